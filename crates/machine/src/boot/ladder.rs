@@ -1,7 +1,7 @@
 //! What is concluded from what a machine does while it boots.
 //!
-//! Pure: it is given what was seen, and gives the rungs that were reached, or why the boot is stuck. Whoever has written
-//! on the console or to the disks may be hostile; all that can come of it is a wrong rung of their own machine.
+//! Pure: it is given what was seen, and gives the rungs that were reached, or why the boot is stuck. A guest may
+//! be hostile; all that can come of what it writes is a wrong rung of its own machine.
 
 use std::collections::BTreeMap;
 

@@ -68,7 +68,7 @@ const TRACE: Duration = Duration::from_mins(10);
 const PING: Duration = Duration::from_secs(2);
 /// How long a machine that is stuck may still write why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Of so many earlier verifications the highest rung is expected.
+/// How many earlier verifications count.
 const HISTORY: usize = 10;
 
 /// A boot verification.

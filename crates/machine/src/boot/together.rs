@@ -10,7 +10,7 @@ use std::sync::{
 pub struct Together(Arc<AtomicUsize>);
 
 impl Together {
-    /// A group of so many machines.
+    /// A group of this number of machines.
     pub fn of(count: usize) -> Self {
         Self(Arc::new(AtomicUsize::new(count)))
     }
