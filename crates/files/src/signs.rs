@@ -3,7 +3,7 @@
 //! Ransomware gives the files that it has encrypted one new extension, and leaves a note of the same name in each
 //! folder. Both are counted here. Contents are not looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::tree::Kind;
 
@@ -59,6 +59,11 @@ pub struct SameName {
     pub example: Vec<u8>,
 }
 
+/// Numbers of files, by folder.
+type Counts<'a> = BTreeMap<&'a [u8], u64>;
+/// What new files have in common, the numbers of the files that have it, and the path of one of them.
+type Found<'a> = BTreeMap<&'a [u8], (Counts<'a>, &'a [u8])>;
+
 /// A file that is new.
 struct New<'a> {
     folder: &'a [u8],
@@ -73,7 +78,7 @@ pub fn signs<'a>(before: &BTreeMap<&'a [u8], Kind>, after: &BTreeMap<&'a [u8], K
     };
     let (old, new) = (files(before), files(after));
     // Which files are gone, by folder.
-    let mut gone: BTreeMap<&[u8], u64> = BTreeMap::new();
+    let mut gone = Counts::new();
     for path in old.iter().filter(|path| !after.contains_key(**path)) {
         let count = gone.entry(split(path).0).or_default();
         *count = count.saturating_add(1);
@@ -96,7 +101,7 @@ pub fn signs<'a>(before: &BTreeMap<&'a [u8], Kind>, after: &BTreeMap<&'a [u8], K
     Signs { notes: notes(before, &old, &others), replaced }
 }
 
-fn replaced(old: &[&[u8]], new: &[New<'_>], gone: &BTreeMap<&[u8], u64>) -> Vec<ReplacedFiles> {
+fn replaced(old: &[&[u8]], new: &[New<'_>], gone: &Counts<'_>) -> Vec<ReplacedFiles> {
     let mut known: BTreeMap<&[u8], u64> = BTreeMap::new();
     for path in old {
         if let Some(extension) = extension(split(path).1) {
@@ -104,13 +109,12 @@ fn replaced(old: &[&[u8]], new: &[New<'_>], gone: &BTreeMap<&[u8], u64>) -> Vec<
             *count = count.saturating_add(1);
         }
     }
-    // How many new files of each extension there are, by folder, and one of them.
-    let mut found: BTreeMap<&[u8], (BTreeMap<&[u8], u64>, &[u8])> = BTreeMap::new();
+    let mut found = Found::new();
     for file in new {
         if let Some(extension) = extension(file.name)
             && gone.contains_key(file.folder)
         {
-            let (folders, _) = found.entry(extension).or_insert((BTreeMap::new(), file.path));
+            let (folders, _) = found.entry(extension).or_insert((Counts::new(), file.path));
             let count = folders.entry(file.folder).or_default();
             *count = count.saturating_add(1);
         }
@@ -141,10 +145,10 @@ fn notes(before: &BTreeMap<&[u8], Kind>, old: &[&[u8]], new: &[New<'_>]) -> Vec<
         let folder = if folder.is_empty() { b"/" } else { folder };
         before.get(folder) == Some(&Kind::Folder)
     };
-    let mut found: BTreeMap<&[u8], (BTreeSet<&[u8]>, &[u8])> = BTreeMap::new();
+    let mut found = Found::new();
     for file in new.iter().filter(|file| folder_was_there(file.folder)) {
-        let (folders, _) = found.entry(file.name).or_insert((BTreeSet::new(), file.path));
-        folders.insert(file.folder);
+        let (folders, _) = found.entry(file.name).or_insert((Counts::new(), file.path));
+        folders.insert(file.folder, 1);
     }
     let mut known: BTreeMap<&[u8], u64> = BTreeMap::new();
     for name in old.iter().map(|path| split(path).1).filter(|name| found.contains_key(name)) {
