@@ -25,8 +25,8 @@ pub(crate) async fn suspect(
     point: &RecoveryPoint,
     now: Timestamp,
 ) -> Result<()> {
-    let Some(warning) = warning(item, point) else { return Ok(()) };
     const RULE: Rule = Rule::PointSuspect;
+    let Some(warning) = warning(item, point) else { return Ok(()) };
     let doc = AlertDoc {
         alert: Alert {
             id: AlertId::generate(&*control.clock, &*control.entropy),
