@@ -127,7 +127,7 @@ impl DiffArgs {
         let after = self.all(context, &mut new, &mut problems)?;
         if self.suspicious {
             let points = [&old_point, &new_point].map(|point| (point.id, point.time));
-            return signs::show(context, points, [&before, &after], problems);
+            return signs::show(context, points, [&before, &after], &problems);
         }
 
         let mut changes = Vec::new();

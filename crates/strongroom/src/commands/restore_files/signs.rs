@@ -61,7 +61,7 @@ pub(super) fn show(
     context: &Context,
     points: [(PointId, Timestamp); 2],
     found: [&Found; 2],
-    problems: Problems,
+    problems: &Problems,
 ) -> Result<(), Failure> {
     let [from, to] = points.map(|(id, time)| PointView { id, time });
     let [before, after] = found.map(kinds);
