@@ -268,6 +268,10 @@ catalog! {
 
     POINT_NO_MACHINE = "point.no_machine", Invalid, "The recovery point is not of a machine, or its machine configuration cannot be used.", "Restore its disks with `strongroom restore disks`.";
 
+    BOOT_FAILED = "boot.failed", Incomplete, "The machine was started from the recovery point, and did not boot as far as expected.", "See the report for each step, and the picture of the screen and the text of the console: `strongroom verify show --screenshot FILE --console FILE`. `strongroom verify list` shows the recovery points that boot.";
+    DRILL_FAILED = "drill.failed", Incomplete, "A machine of the drill did not come as far as it has to, or not in the time that is wanted.", "See the report for each machine: what failed, and how long each step took.";
+    BOOT_NOT_FOUND = "boot.not_found", NotFound, "The recovery point was never booted to verify it.", "`strongroom verify boot` does it; `strongroom verify list` shows the recovery points that were.";
+
     FILES_VOLUME = "files.volume", NotFound, "The recovery point has no such partition or file system, or several and none was named.", "`strongroom restore files ls` without --path lists the disks, partitions and file systems.";
     FILES_NOT_FOUND = "files.not_found", NotFound, "The file system has no such file, or something of another kind.", "`strongroom restore files ls` shows what is in a folder. Upper and lower case differ, except on FAT, exFAT and NTFS.";
     FILES_UNSUPPORTED = "files.unsupported", Invalid, "No reader of this version reads this file system, file or name right, so it is not read at all.", "Restore the disk with `strongroom restore disks` or the machine with `strongroom restore vm`, and copy the files there; docs/use/files.md lists what can be read.";

@@ -70,6 +70,8 @@ shown! {
         Configuring = "configuring",
         /// It starts a machine.
         Starting = "starting",
+        /// It watches a machine boot.
+        Booting = "booting",
         /// It changes the disks of a running machine over to others.
         Pivoting = "pivoting",
         /// A reclaim compresses what is needed once more.

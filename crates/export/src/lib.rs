@@ -21,6 +21,7 @@ mod point_disk;
 mod serve;
 mod shown;
 mod trace;
+mod tree;
 
 pub use cache::{BlockCache, CacheFigures, DEFAULT_CACHE};
 pub use mount::{DiskFile, Mount, MountError};
@@ -30,3 +31,4 @@ pub use serve::{Endpoint, Export, Serving, serve_disks};
 pub use shown::Shown;
 pub use strongroom_nbd::server::Owner;
 pub use trace::{Trace, TraceError, TraceRecorder};
+pub use tree::FileTree;

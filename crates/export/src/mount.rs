@@ -1,4 +1,4 @@
-//! Disks as files of a folder, over FUSE: `NAME.raw` each, only to be read.
+//! Mounts over FUSE, only to be read: disks as files `NAME.raw` of a folder, and the files of a volume ([`FileTree`]).
 //!
 //! It speaks to /dev/fuse itself. The superuser mounts without help; everybody else by `fusermount3`, which has the rights
 //! for it.
@@ -20,6 +20,8 @@ use fuser::{
 };
 use strongroom_base::{ByteRange, Code, Coded, Environment, Params, codes, params};
 use strongroom_disk::{DiskSource, ExtentKind};
+
+use crate::FileTree;
 
 /// Threads that answer the kernel.
 const THREADS: usize = 4;
@@ -105,9 +107,28 @@ impl Mount {
         time: SystemTime,
         everybody: bool,
     ) -> Result<Self, MountError> {
-        check(folder)?;
         let user = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let files = Files { disks, time, user, perm: if everybody { 0o444 } else { 0o400 } };
+        Self::spawn(folder, files, everybody, true)
+    }
+
+    /// Mounts the files of a volume in an empty folder. With `everybody`, other users may read what the modes of the files
+    /// let them; else the user who mounts them may read all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_tree(folder: &Path, tree: FileTree, everybody: bool) -> Result<Self, MountError> {
+        Self::spawn(folder, tree, everybody, everybody)
+    }
+
+    fn spawn(
+        folder: &Path,
+        files: impl Filesystem + Send + Sync + 'static,
+        everybody: bool,
+        checks_modes: bool,
+    ) -> Result<Self, MountError> {
+        check(folder)?;
         let mut config = Config::default();
         config.mount_options = vec![
             MountOption::FSName("strongroom".to_owned()),
@@ -116,8 +137,10 @@ impl Mount {
             MountOption::NoDev,
             MountOption::NoSuid,
             MountOption::NoExec,
-            MountOption::DefaultPermissions,
         ];
+        if checks_modes {
+            config.mount_options.push(MountOption::DefaultPermissions);
+        }
         config.acl = if everybody { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
         let session = fuser::spawn_mount(files, folder, &config);

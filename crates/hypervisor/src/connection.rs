@@ -273,6 +273,24 @@ impl Connection {
         call(&mut client, timeout, action, procedure, arguments, read)
     }
 
+    /// Makes a call whose results are followed by a stream, of `most` bytes at most.
+    pub(crate) fn call_with_stream<T>(
+        &self,
+        action: &'static str,
+        procedure: Procedure,
+        arguments: Encoder,
+        most: usize,
+        read: impl FnOnce(&mut Decoder<'_>) -> std::result::Result<T, Malformed>,
+    ) -> Result<(T, Vec<u8>)> {
+        let mut client = lock(&self.client);
+        if client.has_ended() {
+            *client = open(&self.uri, &self.settings)?;
+        }
+        let arguments = arguments.into_bytes();
+        let called = client.call_with_stream(procedure, &arguments, PATIENCE, most, read);
+        called.map_err(|error| failure(action, PATIENCE, error))
+    }
+
     /// The host's name.
     pub fn hostname(&self) -> Result<String> {
         let read = xdr::text;
@@ -550,7 +568,11 @@ fn call<T>(
     let result = client.call(procedure, &arguments.into_bytes(), timeout, read);
     let took = client.clock().monotonic().saturating_sub(started);
     tracing::debug!(?procedure, ?took, ok = result.is_ok(), "libvirt");
-    result.map_err(|error| match error {
+    result.map_err(|error| failure(action, timeout, error))
+}
+
+fn failure(action: &'static str, timeout: Duration, error: CallError) -> HypervisorError {
+    match error {
         CallError::Remote(error) => {
             HypervisorError::Libvirt { action, number: error.number, message: error.message }
         }
@@ -560,7 +582,7 @@ fn call<T>(
             action,
             reason: "it is shorter than it should be".to_owned(),
         },
-    })
+    }
 }
 
 /// Connects, and says who we are, where that needs no conversation.

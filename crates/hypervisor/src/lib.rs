@@ -4,6 +4,7 @@
 //!  ConnectUri ─▶ Connection ─┬─ domains, states, descriptions      (connection)
 //!                            ├─ backup jobs, checkpoints           (backup)
 //!                            ├─ secrets, networks, storage pools   (storage)
+//!                            ├─ machines and networks for a while  (transient)
 //!                            └─ the agent in the guest             (agent)
 //!                  without libvirt: the agent's socket            (agent_socket)
 //!
@@ -33,6 +34,7 @@ mod rewrite;
 mod rpc;
 mod select;
 mod storage;
+mod transient;
 mod uri;
 mod xml;
 
@@ -50,7 +52,8 @@ pub use machine::{
 pub use precheck::{AgentState, Checkpoint, DiskFacts, Facts, Snapshot};
 pub use qemu_img::{Bitmap, ImageInfo};
 pub use requirements::{Capabilities, DomainCapabilities, GuestArch, Host, MachineType};
-pub use rewrite::{Changes, DiskChange, MacChange, NetworkMapping, NetworkRef};
+pub use rewrite::{Changes, DiskChange, Isolation, MacChange, NetworkMapping, NetworkRef};
 pub use select::{DiskChoice, LeftOut, Selection};
 pub use storage::{Named, Secret, SecretUse};
+pub use transient::Screenshot;
 pub use uri::{ConnectUri, Route, Scope};

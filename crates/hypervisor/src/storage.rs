@@ -55,7 +55,7 @@ fn secret(answer: &mut Decoder<'_>) -> std::result::Result<Secret, Malformed> {
     Ok(Secret { uuid: Uuid(answer.fixed()?), kind: answer.i32()?, usage: answer.string()? })
 }
 
-fn named(answer: &mut Decoder<'_>) -> std::result::Result<Named, Malformed> {
+pub(crate) fn named(answer: &mut Decoder<'_>) -> std::result::Result<Named, Malformed> {
     Ok(Named { name: answer.string()?, uuid: Uuid(answer.fixed()?) })
 }
 
@@ -63,7 +63,7 @@ fn arguments(of: &Secret) -> Encoder {
     Encoder::default().fixed(&of.uuid.0).i32(of.kind).string(&of.usage)
 }
 
-fn arguments_named(of: &Named) -> Encoder {
+pub(crate) fn arguments_named(of: &Named) -> Encoder {
     Encoder::default().string(&of.name).fixed(&of.uuid.0)
 }
 

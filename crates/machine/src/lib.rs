@@ -9,10 +9,13 @@
 //! machine is backed up and restored; it must not know when that happens.
 
 mod backup;
+pub mod boot;
+mod boots;
 mod check;
 mod configuration;
 mod consistency;
 mod discover;
+pub mod drill;
 mod error;
 mod forget;
 pub mod guard;
@@ -24,8 +27,10 @@ mod orphans;
 mod request;
 pub mod restore;
 mod saved;
+mod served;
 
 pub use backup::{OnTaken, Taken, backup, backup_watched};
+pub use boots::{Boot, boot, boots, boots_of, keep as keep_boot, newest_trace};
 pub use check::{Checked, FindingReport, Verdict, check};
 pub use configuration::{Configuration, DiskIdentity, MachineRecord, SavedSecret};
 pub use consistency::Wish;

@@ -13,11 +13,16 @@
 //! sentences.
 
 mod backup;
+mod boot;
 mod reclaim;
 mod restore;
 mod verify;
 
 pub use backup::{BackupReport, DiskBackupReport, MachineBackupReport};
+pub use boot::{
+    BootReport, BootSummary, BootVerdict, DrillReport, DrilledMachine, ExpectedBy, NoRung, Rung,
+    RungOutcome, RungReport,
+};
 pub use reclaim::{HeldPoint, ReclaimReport, RemovedPoint, WhyHeld};
 pub use restore::{
     Decided, DiskRestoreReport, DisksReport, FinishReport, FinishedDisk, InstantReport, LeftBehind,

@@ -8,6 +8,7 @@ use crate::{
         backup::BackupArgs,
         blob::BlobCommand,
         container::ContainerCommand,
+        drill::DrillArgs,
         errors::ErrorsArgs,
         export::ExportArgs,
         guard::GuardArgs,
@@ -32,6 +33,7 @@ use crate::{
         },
         storage::StorageCommand,
         vault::VaultCommand,
+        verify::VerifyCommand,
         vm::VmCommand,
     },
     context::Context,
@@ -124,6 +126,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Restore(RestoreCommand),
     Export(Box<ExportArgs>),
+    /// Start machines from recovery points, and see how far they boot (`vault verify` checks vaults)
+    #[command(subcommand)]
+    Verify(VerifyCommand),
+    Drill(Box<DrillArgs>),
     /// Use disks of recovery points as files, without a restore
     #[command(subcommand)]
     Mount(MountCommand),
@@ -207,6 +213,8 @@ impl Command {
             Self::Recoverypoint(command) => command.run(context),
             Self::Restore(command) => command.run(context),
             Self::Export(args) => args.run(context),
+            Self::Verify(command) => command.run(context),
+            Self::Drill(args) => args.run(context),
             Self::Mount(command) => command.run(context),
             Self::Protection(command) => command.run(context),
             Self::Item(command) => command.run(context),

@@ -7,7 +7,7 @@ use std::{borrow::Cow, error::Error, fmt::Write as _, io, path::PathBuf};
 
 use console::style;
 use serde::Serialize;
-use strongroom_base::{Code, Coded, Kind, Message, Params, codes, params};
+use strongroom_base::{Code, Coded, Kind, Message, Params, PointId, codes, params};
 use strongroom_client::ClientError;
 
 use crate::{context::Asked, human::printable};
@@ -62,6 +62,36 @@ pub(crate) enum FaceError {
     /// Files were delivered, but not all, or not with all that they have.
     #[error("not everything could be delivered: {0}")]
     FilesIncomplete(String),
+    /// A machine did not boot as far as expected.
+    #[error("{item} does not boot as expected from recovery point {point}: {reason}")]
+    Boot {
+        /// The item.
+        item: String,
+        /// The recovery point.
+        point: PointId,
+        /// Why.
+        reason: String,
+    },
+    /// No recovery point of an item is known to boot.
+    #[error("no recovery point of {item} is known to boot")]
+    NoneBooted {
+        /// The item.
+        item: String,
+    },
+    /// Machines of a drill did not work, or not in time.
+    #[error("the drill failed: {}", machines.join(", "))]
+    Drill {
+        /// Which.
+        machines: Vec<String>,
+    },
+    /// A recovery point was never booted to verify it.
+    #[error("recovery point {point} of {item} was never booted to verify it")]
+    NoBoot {
+        /// The item.
+        item: String,
+        /// The recovery point.
+        point: PointId,
+    },
     /// A vault is not sound.
     #[error("the vault is not sound: {0}")]
     Damaged(String),
@@ -134,6 +164,9 @@ impl Coded for FaceError {
             Self::ExportLost(_) => &codes::EXPORT_LOST,
             Self::Skipped(_) => &codes::BACKUP_SKIPPED,
             Self::FilesIncomplete(_) => &codes::FILES_INCOMPLETE,
+            Self::Boot { .. } => &codes::BOOT_FAILED,
+            Self::Drill { .. } => &codes::DRILL_FAILED,
+            Self::NoBoot { .. } | Self::NoneBooted { .. } => &codes::BOOT_NOT_FOUND,
             Self::Damaged(_) => &codes::VERIFY_DAMAGED,
             Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
             Self::NoContext(_) => &codes::CONTEXT_NOT_FOUND,
@@ -162,6 +195,10 @@ impl Coded for FaceError {
             Self::Output(_) | Self::ExportLost(_) => Params::none(),
             Self::Skipped(parts) => params!(BACKUP_SKIPPED: parts),
             Self::FilesIncomplete(parts) => params!(FILES_INCOMPLETE: parts),
+            Self::Boot { item, point, reason } => params!(BOOT_FAILED: item, point, reason),
+            Self::Drill { machines } => params!(DRILL_FAILED: machines),
+            Self::NoneBooted { item } => params!(BOOT_NOT_FOUND: item),
+            Self::NoBoot { item, point } => params!(BOOT_NOT_FOUND: item, point),
             Self::Damaged(reason) => params!(VERIFY_DAMAGED: reason),
             Self::PointsDamaged { objects } => params!(POINT_DAMAGED: objects),
             Self::NoContext(name) => params!(CONTEXT_NOT_FOUND: name),

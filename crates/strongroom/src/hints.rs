@@ -27,7 +27,7 @@ const COMMANDS: [(&[&str], &str); 19] = [
     ),
     (&["prune", "gc", "compact"], "`strongroom vault reclaim` frees space that no point needs"),
     (
-        &["check", "verify", "fsck"],
+        &["check", "fsck"],
         "`strongroom vault verify` checks a vault, `strongroom vm check` machines",
     ),
     (

@@ -177,6 +177,8 @@ impl FromStr for RestoreTo {
 pub(crate) enum Point {
     /// The newest.
     Latest,
+    /// The newest from which the machine is known to boot.
+    Booted,
     /// The one with this id, or with the only id that begins so.
     Ids(IdRange),
     /// The newest that is no newer than this.
@@ -190,11 +192,16 @@ impl FromStr for Point {
         if text.eq_ignore_ascii_case("latest") {
             return Ok(Self::Latest);
         }
+        if text.eq_ignore_ascii_case("booted") {
+            return Ok(Self::Booted);
+        }
         if let Ok(ids) = point_ids(text) {
             return Ok(Self::Ids(ids));
         }
         let moment = moments::until(text);
-        moment.map(Self::At).map_err(|words| format!("write latest, an id or a time; {words}"))
+        moment
+            .map(Self::At)
+            .map_err(|words| format!("write latest, booted, an id or a time; {words}"))
     }
 }
 
@@ -292,6 +299,7 @@ mod tests {
     #[test]
     fn points() {
         assert_eq!("latest".parse(), Ok(Point::Latest));
+        assert_eq!("booted".parse(), Ok(Point::Booted));
         let id = PointId::from_bytes([7; 16]);
         let Ok(Point::Ids(ids)) = id.to_string().to_lowercase().parse() else { panic!("an id") };
         assert_eq!((ids.whole(), ids.prefix()), (Some(id), id.to_string()));

@@ -11,10 +11,12 @@ use strongroom_format::{
     Conditional, Consistency, DiskRecord, ExcludedDisk, Manifest, SkippedRange, VaultConfig,
 };
 use strongroom_keys::SlotInfo;
+use strongroom_reports::{BootSummary, BootVerdict, Rung};
 use strongroom_vault::DamagedManifest;
 
 use crate::{
     columns::{Cell, Columns, row},
+    commands::verify::in_words,
     error::{FaceError, Failure},
     human,
     out::Show,
@@ -41,6 +43,8 @@ pub(crate) struct PointView {
     pub(crate) configuration_bytes: Option<u64>,
     pub(crate) excluded: Vec<ExcludedDisk>,
     pub(crate) disks: Vec<DiskView>,
+    /// Its boot verification, if there was one.
+    pub(crate) boot: Option<BootSummary>,
 }
 
 /// A disk of a recovery point.
@@ -107,6 +111,7 @@ impl From<Manifest> for PointView {
             configuration_bytes: point.configuration.map(|configuration| configuration.length),
             excluded: point.excluded,
             disks: point.disks.into_iter().map(DiskView::from).collect(),
+            boot: None,
         }
     }
 }
@@ -180,6 +185,14 @@ impl From<strongroom_vault::PointList> for PointList {
     }
 }
 
+/// What a list says of a boot verification.
+pub(crate) fn boots(boot: &BootSummary) -> &'static str {
+    match (boot.verdict, boot.reached) {
+        (BootVerdict::Failed, _) => "does not boot",
+        (BootVerdict::Passed, reached) => reached.map_or("", Rung::name),
+    }
+}
+
 impl PointList {
     fn table(&self) -> Columns {
         let rows = self.recovery_points.iter().map(|point| {
@@ -193,11 +206,22 @@ impl PointList {
                 Cell::Bytes(point.changed_bytes),
                 Cell::Bytes(point.stored_bytes),
                 disks.join(","),
+                point.boot.as_ref().map_or("", boots),
                 tags(&point.tags),
             ]
         });
-        let head =
-            ["ITEM", "TIME", "ID", "CONSISTENCY", "SIZE", "CHANGED", "STORED", "DISKS", "TAGS"];
+        let head = [
+            "ITEM",
+            "TIME",
+            "ID",
+            "CONSISTENCY",
+            "SIZE",
+            "CHANGED",
+            "STORED",
+            "DISKS",
+            "BOOTED",
+            "TAGS",
+        ];
         Columns::new(head, rows)
     }
 }
@@ -239,6 +263,9 @@ impl Show for PointShown {
         }
         if let Some(until) = point.locked_until {
             facts.push(("Locked until", human::time(until)));
+        }
+        if let Some(boot) = &point.boot {
+            facts.push(("Booted", in_words(boot)));
         }
         facts.extend(point.evidence.iter().map(|step| ("Evidence", step.clone())));
         let skipped = point.disks.iter().flat_map(|disk| {

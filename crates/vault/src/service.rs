@@ -52,6 +52,12 @@ impl Vault {
         Ok(())
     }
 
+    /// A name for what is kept of one item, which does not say which item: `<kind>-<item>`, with the item as in the
+    /// names of its recovery points.
+    pub fn name_for_item(&self, kind: &str, item: &str) -> Result<String> {
+        Ok(format!("{kind}-{}", self.item_key(item)?))
+    }
+
     /// What is kept so, by name.
     pub fn service_objects(&self) -> Result<Vec<ServiceObject>> {
         let mut newest = BTreeMap::new();

@@ -6,10 +6,12 @@
 mod disk;
 mod editor;
 mod identity;
+mod isolate;
 mod network;
 mod runtime;
 
 pub use disk::DiskChange;
+pub use isolate::Isolation;
 pub use network::{MacChange, NetworkMapping, NetworkRef};
 
 use std::collections::BTreeMap;

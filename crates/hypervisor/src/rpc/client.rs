@@ -85,6 +85,55 @@ impl Client {
         result
     }
 
+    /// Calls a procedure whose results are followed by a stream of bytes, and reads both. More than `most` bytes are
+    /// an error.
+    pub(crate) fn call_with_stream<T>(
+        &mut self,
+        procedure: Procedure,
+        arguments: &[u8],
+        timeout: Duration,
+        most: usize,
+        read: impl FnOnce(&mut Decoder<'_>) -> Result<T, Malformed>,
+    ) -> Result<(T, Vec<u8>), CallError> {
+        let results = self.call(procedure, arguments, timeout, read)?;
+        let bytes = self.stream(procedure, timeout, most);
+        // After an error of the stream it is closed, and the next call is answered.
+        self.broken = !matches!(bytes, Ok(_) | Err(CallError::Remote(_)));
+        Ok((results, bytes?))
+    }
+
+    /// The stream of the latest call.
+    fn stream(
+        &mut self,
+        procedure: Procedure,
+        timeout: Duration,
+        most: usize,
+    ) -> Result<Vec<u8>, CallError> {
+        let deadline = self.clock.monotonic().saturating_add(timeout);
+        let mut stream = Vec::new();
+        loop {
+            let answer = self.receive(deadline)?;
+            match message::parse(&answer)? {
+                Incoming::Part { serial, bytes } if serial == self.serial => {
+                    if bytes.is_empty() {
+                        // The daemon waits for our word before it closes it.
+                        let finish = message::finish(procedure, self.serial);
+                        self.transport.stream().write_all(&finish).map_err(lost)?;
+                    }
+                    if stream.len().saturating_add(bytes.len()) > most {
+                        return Err(CallError::Malformed);
+                    }
+                    stream.extend_from_slice(bytes);
+                }
+                Incoming::Closed { serial } if serial == self.serial => return Ok(stream),
+                Incoming::Failed { serial, error } if serial == self.serial => {
+                    return Err(CallError::Remote(error));
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn attempt<T>(
         &mut self,
         procedure: Procedure,

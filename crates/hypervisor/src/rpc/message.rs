@@ -11,12 +11,15 @@ const HEADER: usize = 24;
 /// The longest message that libvirt sends (`VIR_NET_MESSAGE_MAX`).
 pub(super) const MAX_MESSAGE: usize = (32 << 20) + 4;
 
-/// Kind of a message: the answer to a call (`VIR_NET_REPLY`).
+/// Kinds of messages: a call (`VIR_NET_CALL`), its answer (`VIR_NET_REPLY`), a part of a stream (`VIR_NET_STREAM`).
+const CALL: i32 = 0;
 const REPLY: i32 = 1;
+const STREAM: i32 = 3;
 
-/// Outcomes of a call.
+/// Outcomes of a call; of a stream, there is more.
 const OK: i32 = 0;
 const ERROR: i32 = 1;
+const CONTINUE: i32 = 2;
 
 /// What a daemon sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +28,10 @@ pub(super) enum Incoming<'a> {
     Done { serial: u32, results: &'a [u8] },
     /// A call's failure.
     Failed { serial: u32, error: RemoteError },
+    /// Some bytes of the stream that belongs to a call; none at its end.
+    Part { serial: u32, bytes: &'a [u8] },
+    /// The stream that belongs to a call is closed.
+    Closed { serial: u32 },
     /// Something that nobody asked for: an event, a keep-alive.
     Other,
 }
@@ -40,13 +47,22 @@ pub(crate) struct RemoteError {
 
 /// A call with its length in front.
 pub(super) fn call(procedure: Procedure, serial: u32, arguments: &[u8]) -> Vec<u8> {
+    frame(procedure, CALL, serial, arguments)
+}
+
+/// Says that all of the stream that belongs to a call has been received.
+pub(super) fn finish(procedure: Procedure, serial: u32) -> Vec<u8> {
+    frame(procedure, STREAM, serial, &[])
+}
+
+fn frame(procedure: Procedure, kind: i32, serial: u32, arguments: &[u8]) -> Vec<u8> {
     let len = HEADER.saturating_add(arguments.len()).saturating_add(4);
     let mut frame = Encoder::default()
         .u32(u32::try_from(len).unwrap_or(u32::MAX))
         .u32(procedure.program())
         .u32(1)
         .u32(procedure.number())
-        .i32(0)
+        .i32(kind)
         .u32(serial)
         .i32(OK)
         .into_bytes();
@@ -62,7 +78,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Incoming<'_>, Malformed> {
     let (kind, serial, status) = (head.i32()?, head.u32()?, head.i32()?);
     Ok(match (kind, status) {
         (REPLY, OK) => Incoming::Done { serial, results: body },
-        (REPLY, ERROR) => Incoming::Failed { serial, error: error(body)? },
+        (REPLY | STREAM, ERROR) => Incoming::Failed { serial, error: error(body)? },
+        (STREAM, CONTINUE) => Incoming::Part { serial, bytes: body },
+        (STREAM, OK) => Incoming::Closed { serial },
         _ => Incoming::Other,
     })
 }
@@ -96,6 +114,9 @@ mod tests {
         let failed = head(1, 1).i32(42).i32(10).optional_string(Some("no domain")).into_bytes();
         let error = RemoteError { number: 42, message: "no domain".to_owned() };
         assert_eq!(parse(&failed), Ok(Incoming::Failed { serial: 5, error }));
+        let part = head(3, 2).u32(9).into_bytes();
+        assert_eq!(parse(&part), Ok(Incoming::Part { serial: 5, bytes: &[0, 0, 0, 9] }));
+        assert_eq!(parse(&head(3, 0).into_bytes()), Ok(Incoming::Closed { serial: 5 }));
         assert_eq!(parse(&head(2, 0).into_bytes()), Ok(Incoming::Other));
         assert_eq!(parse(&done[..20]), Err(Malformed));
     }

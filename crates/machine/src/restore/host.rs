@@ -11,7 +11,7 @@ use crate::{MachineError, error::Result};
 
 /// Checks all that the machine needs; the error lists all that is missing. What is only good to
 /// know is returned. The host gets the secrets that are `brought`, and others may come `later`.
-pub(super) fn check(
+pub(crate) fn check(
     connection: &Connection,
     machine: &Machine,
     brought: &[String],

@@ -49,7 +49,7 @@ pub(super) fn options_of(info: Option<&Value>) -> Vec<String> {
 }
 
 /// Makes an empty qcow2 image in a file that does not exist yet.
-pub(super) fn create(
+pub(crate) fn create(
     path: &Path,
     size: u64,
     options: &[String],

@@ -41,6 +41,13 @@ pub use self::instant::{Running, find as find_instant, undo as undo_instant};
 use self::journal::How;
 pub use self::request::{Identity, MachineRestore, Placement, Power, Replace, Stop, Storage};
 pub use self::template::{Template, TemplateDisk};
+pub(crate) use self::{
+    host::check as check_host,
+    image::create as create_image,
+    instant::watch::Watch,
+    new::{open_to_swtpm, write_tpm},
+    plan::unchosen,
+};
 use crate::{Configuration, MachineError, error::Result};
 pub use strongroom_reports::{
     Decided, DisksReport, FinishReport, FinishedDisk, LeftBehind, MachineRestoreReport, PowerState,
@@ -101,7 +108,7 @@ pub fn configuration(vault: &Vault, point: &Manifest) -> Result<Configuration> {
 }
 
 /// We write files where libvirt is to find them.
-fn check_local(connection: &Connection) -> Result<()> {
+pub(crate) fn check_local(connection: &Connection) -> Result<()> {
     if connection.uri().is_local() {
         return Ok(());
     }

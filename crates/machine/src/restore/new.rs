@@ -273,7 +273,7 @@ pub(super) fn to_restore(disk: &PlannedDisk, target: Box<dyn DiskTarget>) -> Res
 
 /// Writes the files of a TPM into a folder that is its own. What has its name and is not ours is refused,
 /// and no link is followed: others may write to what it is in. (What is in it may be the TPM's process's.)
-pub(super) fn write_tpm(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+pub(crate) fn write_tpm(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
     write_tpm_at(folder, files).map_err(|source| local("write", folder, source))
 }
 
@@ -302,7 +302,7 @@ pub(super) fn write_tpm_at(folder: &Path, files: &[(String, Vec<u8>)]) -> io::Re
 
 /// As libvirt makes the folder: the TPM's process, which may be another user's, passes through it to
 /// what libvirt gives to it below.
-pub(super) fn open_to_swtpm(folder: &Path) -> Result<()> {
+pub(crate) fn open_to_swtpm(folder: &Path) -> Result<()> {
     let mode = fs::Permissions::from_mode(0o711);
     fs::set_permissions(folder, mode).map_err(|source| local("change", folder, source))
 }

@@ -511,7 +511,7 @@ impl Maker<'_> {
 }
 
 /// What becomes of disks that are not restored.
-pub(super) fn unchosen(
+pub(crate) fn unchosen(
     old: &Machine,
     point: &Manifest,
     chosen: &[&str],

@@ -1,7 +1,7 @@
 //! `mount`: recovery points as files of this host, as long as the command runs.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -91,12 +91,7 @@ struct MountedFile {
 
 impl DisksArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        // A mount that nobody uses any more would stay for ever.
-        set_parent_process_death_signal(Some(Signal::TERM)).map_err(|error| FaceError::Local {
-            path: self.folder.clone(),
-            action: "watch over",
-            source: error.into(),
-        })?;
+        end_with_parent(&self.folder)?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find_directly(&vault)?;
         let disks = self.read.open(context, &vault, &point)?;
@@ -121,45 +116,58 @@ impl DisksArgs {
                 .collect(),
         };
         context.out.result(&Thing::new(shown, show))?;
-        wait(context, || mount.is_gone());
-        let is_gone = self.unmount(context, &mount);
-        let stopped = match mount.stop() {
-            // There is nothing left to unmount.
-            Err(_) if is_gone => Ok(()),
-            stopped => stopped.map_err(|source| FaceError::Local {
-                path: self.folder.clone(),
-                action: "unmount",
-                source,
-            }),
-        };
+        let stopped = serve(context, &self.folder, mount);
         disks.end()?;
-        Ok(stopped?)
+        stopped
     }
 }
 
-impl DisksArgs {
-    /// Unmounts when nobody uses the files any more: their users would lose the disks. Whether it is unmounted.
-    fn unmount(&self, context: &Context, mount: &Mount) -> bool {
-        let mut was_said = false;
-        while !mount.is_gone() {
-            match mount.try_unmount() {
-                Ok(true) => return true,
-                Ok(false) => {}
-                // Then it is left to the mount itself.
-                Err(error) => {
-                    tracing::debug!(%error, "not unmounted");
-                    return false;
-                }
-            }
-            if !was_said {
-                let folder = self.folder.display();
-                context.out.say(&format!("{folder} is in use. It is unmounted when it is not."));
-                was_said = true;
-            }
-            context.clock.sleep(LOOK);
-        }
-        true
+/// Ends the command when the process that started it ends: a mount that nobody uses any more would stay for ever.
+pub(super) fn end_with_parent(folder: &Path) -> Result<(), Failure> {
+    let asked = set_parent_process_death_signal(Some(Signal::TERM));
+    Ok(asked.map_err(|error| FaceError::Local {
+        path: folder.to_owned(),
+        action: "watch over",
+        source: error.into(),
+    })?)
+}
+
+/// Waits until the command is to end or the folder is unmounted, and unmounts it.
+pub(super) fn serve(context: &Context, folder: &Path, mount: Mount) -> Result<(), Failure> {
+    wait(context, || mount.is_gone());
+    let is_gone = unmount(context, folder, &mount);
+    match mount.stop() {
+        // There is nothing left to unmount.
+        Err(_) if is_gone => Ok(()),
+        stopped => Ok(stopped.map_err(|source| FaceError::Local {
+            path: folder.to_owned(),
+            action: "unmount",
+            source,
+        })?),
     }
+}
+
+/// Unmounts when nobody uses the files any more: their users would lose the disks. Whether it is unmounted.
+fn unmount(context: &Context, folder: &Path, mount: &Mount) -> bool {
+    let mut was_said = false;
+    while !mount.is_gone() {
+        match mount.try_unmount() {
+            Ok(true) => return true,
+            Ok(false) => {}
+            // Then it is left to the mount itself.
+            Err(error) => {
+                tracing::debug!(%error, "not unmounted");
+                return false;
+            }
+        }
+        if !was_said {
+            let folder = folder.display();
+            context.out.say(&format!("{folder} is in use. It is unmounted when it is not."));
+            was_said = true;
+        }
+        context.clock.sleep(LOOK);
+    }
+    true
 }
 
 fn show(shown: &Mounted) -> String {

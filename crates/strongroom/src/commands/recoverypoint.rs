@@ -17,12 +17,13 @@ use crate::{
     open::open_vault,
     out::Show,
     values::{self, IdRange, Point},
-    views::{PointDeleted, PointList, PointShown, all_readable},
+    views::{PointDeleted, PointList, PointShown, PointView, all_readable},
 };
 
 use super::{
     forget::ForgetArgs,
     service::point::{self as service, KeepUntilArgs},
+    verify::{add_boots, newest_booted},
 };
 
 /// `recoverypoint ...`.
@@ -61,6 +62,9 @@ pub(crate) struct PointArgs {
 
     /// The recovery point: `latest`, its id or the beginning of its id, or a time, which selects
     /// the newest point at or before it
+    ///
+    /// Without a server, `booted` is the newest point from which `strongroom verify boot` has booted
+    /// the machine.
     ///
     /// A time is 2026-11-22T18:00:00Z (RFC 3339); or in the local time zone "2026-11-22 18:00", or
     /// a day (2026-11-22, today, yesterday), which means its end; or an age: 90s, 30min and 2h by
@@ -142,6 +146,7 @@ pub(crate) fn the_one(item: &str, ids: IdRange, found: &[PointId]) -> Result<Poi
 pub(super) fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
     let point = match point {
         Point::Latest => PointSelector::Latest,
+        Point::Booted => PointSelector::Id(newest_booted(vault, item)?),
         Point::At(moment) => PointSelector::At(moment),
         Point::Ids(ids) => PointSelector::Id(point_of_ids(vault, item, ids)?),
     };
@@ -231,7 +236,8 @@ impl ListArgs {
                 (_, failure) => failure,
             }
         });
-        let list = PointList::from(found?);
+        let mut list = PointList::from(found?);
+        add_boots(&vault, &mut list.recovery_points);
         context.out.result(&list)?;
         all_readable(&list.damaged)
     }
@@ -262,7 +268,10 @@ impl ShowArgs {
         }
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
-        context.out.result(&PointShown { recovery_point: point.into() })
+        let mut shown = [PointView::from(point)];
+        add_boots(&vault, &mut shown);
+        let [recovery_point] = shown;
+        context.out.result(&PointShown { recovery_point })
     }
 }
 

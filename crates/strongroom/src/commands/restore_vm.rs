@@ -33,6 +33,7 @@ use super::{
     recoverypoint::PointArgs,
     restore::{FormatChoice, ThroughArgs, not_through_server},
     service::restore as service,
+    verify,
 };
 
 /// Restore a machine: as a new machine, in place of a lost one, or onto an existing machine
@@ -282,6 +283,7 @@ impl VmArgs {
         let connection = self.connect.open()?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
+        verify::warn(context, &vault, &point.item, point.id);
         self.ask(context)?;
         let replace = self.replacement(context, connection.uri().scope)?;
         let request = MachineRestore {

@@ -4,11 +4,13 @@ use std::{
     fs::{self, File},
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use strongroom_base::Coded as _;
 use strongroom_files::{
     FileReader, Files, FilesError, Limits, NamedDisk, Options, ReadAt, ReaderCommand, deliver,
@@ -225,7 +227,7 @@ fn damaged_stored_data_is_named() {
     }
     let ls = lab.run(&format!("restore files ls {POINT} --output json"));
     assert_eq!(ls.code, 7, "{}{}", ls.stdout, ls.stderr);
-    let volumes: serde_json::Value = serde_json::from_str(&ls.stdout).expect("JSON");
+    let volumes: Value = serde_json::from_str(&ls.stdout).expect("JSON");
     let volumes = volumes["volumes"].as_array().expect("volumes");
     assert_eq!(volumes.len(), 4);
     assert_eq!(volumes[3]["readable"], false);
@@ -291,8 +293,8 @@ fn the_process_that_reads_is_locked_in() {
         "{limits}"
     );
 
-    let pid = rustix::process::Pid::from_raw(id.try_into().expect("small")).expect("an id");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    let pid = Pid::from_raw(id.try_into().expect("small")).expect("an id");
+    kill_process(pid, Signal::KILL).expect("killed");
     let error = reader.list(b"/etc", root).expect_err("gone");
     assert_eq!(error.code().name, "files.reader");
     assert!(error.to_string().starts_with("/etc: "), "{error}");
@@ -401,4 +403,51 @@ fn damaged_file_systems_are_errors() {
 fn without_a_socket_the_process_ends() {
     let lab = Lab::empty();
     assert_eq!(lab.run("file-reader").code, 1);
+}
+
+#[test]
+fn files_are_mounted_and_are_those_of_the_source() {
+    let lab = backed_up();
+    fs::create_dir(lab.path("mnt")).expect("a folder");
+    let words = format!("restore files mount {POINT} --partition 2");
+    lab.fails(&format!("{words} source"), 2, "mount.folder");
+    let mut mount = lab.command(&format!("{words} mnt --output json"));
+    let mut mount = mount.stdout(Stdio::piped()).spawn().expect("the program starts");
+    let said = mount.stdout.take().expect("piped");
+    let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
+    let shown: Value = shown.expect("a document").expect("JSON");
+    assert_documented("restore files mount", &shown);
+
+    // As the tools of this host see them.
+    let (mounted, source) = (lab.path("mnt/etc"), lab.path("source/etc"));
+    tool("diff", &["-r", "--no-dereference", &tool_path(&mounted), &tool_path(&source)]);
+    let list = |folder: &Path| {
+        let format = "%p %y %s %m %U %G %n %l %T@\n";
+        let mut find = Command::new("find");
+        let output = find.arg(".").args(["-printf", format]).current_dir(folder).output();
+        let output = output.expect("find");
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("text");
+        // The size and the links of a folder are the file system's own affair.
+        let mut lines: Vec<String> =
+            text.lines().filter(|it| !it.contains(" d ")).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(list(&mounted), list(&source));
+    let meta = |name: &str| fs::metadata(mounted.join(name)).expect(name);
+    assert_eq!(meta("hostname").ino(), meta("same").ino());
+    for read_only in
+        [fs::write(mounted.join("hostname"), "no"), fs::write(mounted.join("new"), "no")]
+    {
+        let error = read_only.expect_err("nothing is written");
+        assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{error}");
+    }
+    assert_eq!(
+        fs::read(mounted.join("nothing")).expect_err("there is none").kind(),
+        std::io::ErrorKind::NotFound
+    );
+    kill_process(Pid::from_child(&mount), Signal::TERM).expect("a signal");
+    assert!(mount.wait().expect("ends").success());
+    assert_eq!(fs::read_dir(lab.path("mnt")).expect("a folder").count(), 0);
 }

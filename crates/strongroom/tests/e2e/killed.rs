@@ -25,7 +25,8 @@ enum Threads {
 /// to its end; `check` looks at what each run left behind. Returns how often it was killed.
 ///
 /// strace counts the steps of each thread apart, so one count over all calls would jump over what the
-/// idler threads do: where there are several, every call is counted alone, too.
+/// idler threads do: where there are several, every call is counted alone, too; then without `STRONGROOM_LONG` it is killed
+/// at every third step only, as most of them are those of the first count.
 fn killed_at_every_step(
     lab: &Lab,
     words: &str,
@@ -39,8 +40,10 @@ fn killed_at_every_step(
     }
     let mut kills = 0;
     let alone = STEPS.split(',').filter(|_| threads == Threads::Several);
+    let stride = if std::env::var_os("STRONGROOM_LONG").is_some() { 1 } else { 3 };
     for calls in std::iter::once(STEPS).chain(alone) {
-        for step in 1.. {
+        let stride = if calls == STEPS { 1 } else { stride };
+        for step in (1..).step_by(stride) {
             for folder in folders {
                 copy(lab, &format!("{folder}.before"), folder);
             }

@@ -225,6 +225,12 @@ impl Builder {
         self.uefi()
     }
 
+    /// Has no kernel from outside, and a BIOS that looks for something to start on its disks.
+    pub(crate) fn bios(mut self) -> Self {
+        self.has_kernel = false;
+        self
+    }
+
     /// Has a TPM 2.0.
     pub(crate) fn tpm(self) -> Self {
         self.xml("<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>")

@@ -18,6 +18,7 @@ mod bed;
 #[path = "../e2e/blocks.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod blocks;
+mod boot;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod check;
 mod consistency;

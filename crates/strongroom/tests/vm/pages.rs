@@ -73,6 +73,27 @@ fn the_page_about_machines_works() {
     page.assert_all_run();
 }
 
+#[test]
+fn the_page_about_booting_works() {
+    let host = Host::new();
+    let (guest, environment) = with_machine(&host);
+    guest.boot();
+    host.lab.ok("backup --vm web01");
+    guest.destroy();
+    let page = Page::new("docs/use/verify.md", "the_page_about_booting_works");
+    let scratch = folder(&host, "scratch");
+    let replaced = vec![
+        ("verify boot", format!("verify boot --storage-dir {scratch}")),
+        // The machine of the test has no screen, its host no network, and its vault no item `db`.
+        ("--screenshot web01.png ", String::new()),
+        ("drill --item db ", format!("drill --network none --storage-dir {scratch} ")),
+        ("/srv/audit", folder(&host, "audit")),
+    ];
+    let session = Session { lab: &host.lab, page: &page, environment, replaced };
+    session.run(&read("docs/use/verify.md"));
+    page.assert_all_run();
+}
+
 /// A machine `web01` that is off, and the variables for the host's vault.
 fn with_machine(host: &Host) -> (Guest<'_>, Vec<(&'static str, String)>) {
     let guest = Guest::named("web01").disk(Disk::qcow2(48)).create(host);

@@ -21,7 +21,7 @@ mod overlay;
 mod pivot;
 mod serve;
 mod undo;
-mod watch;
+pub(crate) mod watch;
 
 use std::time::Duration;
 
@@ -31,14 +31,14 @@ use strongroom_hypervisor::{Changes, DiskChange, Domain, Form, Machine, State};
 use strongroom_reports::{InstantReport, PowerState};
 
 pub use self::undo::{Running, find, undo};
-use self::{serve::Served, watch::Watch};
+use self::watch::Watch;
 use super::{
     journal::{Journal, Note},
     new::{Done, Work},
     plan::PlannedDisk,
     request::Power,
 };
-use crate::{MachineError, error::Result};
+use crate::{MachineError, error::Result, served::Served};
 
 /// How long after an error work is tried again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) fn run(work: &Work<'_>, progress: &Progress, cancel: &Cancel) -> Result<Done> {
     let (path, note) = &work.plan.journal;
     let journal = Journal::write(path, note)?;
-    let served = Served::start(work)?;
+    let served = serve::start(work)?;
     let mut instant = Instant { work, journal, note: note.clone(), served, progress, cancel };
     let mut done = Done::default();
     progress.set_stage(Stage::Starting);

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// Looks after one machine until it is stopped.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -35,7 +35,7 @@ struct Shared {
 
 impl Watch {
     /// Begins to look.
-    pub(super) fn start(connection: &Connection, domain: &Domain) -> Result<Self> {
+    pub(crate) fn start(connection: &Connection, domain: &Domain) -> Result<Self> {
         let (connection, domain) = (connection.again()?, domain.clone());
         let shared = Arc::<Shared>::default();
         let its = Arc::clone(&shared);
@@ -44,7 +44,7 @@ impl Watch {
     }
 
     /// Ends it. How often the machine was resumed.
-    pub(super) fn stop(mut self) -> u64 {
+    pub(crate) fn stop(mut self) -> u64 {
         self.end();
         self.shared.resumed.load(Ordering::SeqCst)
     }

@@ -40,6 +40,7 @@ mod cp;
 mod diff;
 mod find;
 mod ls;
+mod mount;
 mod tar;
 
 /// The first argument of the process that reads file systems.
@@ -56,6 +57,7 @@ pub(crate) enum FilesCommand {
     Tar(tar::TarArgs),
     Find(Box<find::FindArgs>),
     Diff(Box<diff::DiffArgs>),
+    Mount(mount::MountArgs),
 }
 
 impl FilesCommand {
@@ -66,6 +68,7 @@ impl FilesCommand {
             Self::Tar(args) => args.run(context),
             Self::Find(args) => args.run(context),
             Self::Diff(args) => args.run(context),
+            Self::Mount(args) => args.run(context),
         }
     }
 }
@@ -197,7 +200,7 @@ fn secrets(files: &[PathBuf]) -> Result<Vec<Secret>, Failure> {
 }
 
 /// How the process that reads is started: by our own program.
-fn reader() -> Result<ReaderCommand, Failure> {
+pub(super) fn reader() -> Result<ReaderCommand, Failure> {
     let program = env::current_exe().map_err(|source| FaceError::Local {
         path: "/proc/self/exe".into(),
         action: "find",

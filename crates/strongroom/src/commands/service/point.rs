@@ -40,6 +40,11 @@ fn point_of_ids(client: &Client, item: &str, ids: IdRange) -> Result<PointId, Fa
 pub(crate) fn find_point(client: &Client, item: &str, point: Point) -> Result<String, Failure> {
     let before = match point {
         Point::Latest => return Ok("latest".to_owned()),
+        Point::Booted => {
+            return Err(Failure::usage(
+                "`booted` works on a vault directly: name the vault with --vault",
+            ));
+        }
         Point::Ids(ids) => return Ok(point_of_ids(client, item, ids)?.to_string()),
         Point::At(moment) => moment,
     };

@@ -1,0 +1,110 @@
+//! Machines and networks that exist only while they are used: nothing of them is defined.
+//!
+//! Source: libvirt's `virDomainCreateXML`, `virDomainScreenshot` and `virNetworkCreateXML`
+//! (`src/libvirt-domain.c`, `src/libvirt-network.c`).
+
+use std::time::Duration;
+
+use crate::{
+    Connection, Domain, Named,
+    connection::{arguments, domain},
+    error::Result,
+    rpc::{Encoder, Procedure, xdr},
+    storage::{arguments_named, named},
+    xml::{self, child, escape, wrong},
+};
+
+/// `VIR_DOMAIN_START_PAUSED`.
+const PAUSED: u32 = 1;
+/// `VIR_DOMAIN_START_AUTODESTROY`.
+const AUTODESTROY: u32 = 2;
+/// The longest picture of a screen: 4K with four bytes a pixel.
+const PICTURE_MAX: usize = 40 << 20;
+
+/// A picture of a machine's screen.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Screenshot {
+    /// Its format: `image/png`, or `image/x-portable-pixmap` of old versions.
+    pub kind: String,
+    /// The file.
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for Screenshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, bytes } = self;
+        f.debug_struct("Screenshot").field("kind", kind).field("bytes", &bytes.len()).finish()
+    }
+}
+
+impl Connection {
+    /// Starts a machine of this description with its processors standing still. libvirt forgets it when it is off, and
+    /// switches it off when this connection ends, whatever ends it.
+    pub fn start_transient(&self, xml: &str) -> Result<Domain> {
+        let arguments = Encoder::default().string(xml).u32(PAUSED | AUTODESTROY);
+        let patience = Duration::from_mins(5);
+        let procedure = Procedure::DomainCreateXml;
+        self.call_within(patience, "starting the machine", procedure, arguments, domain)
+    }
+
+    /// A picture of a machine's first screen. A machine without a screen is an error.
+    pub fn screenshot(&self, of: &Domain) -> Result<Screenshot> {
+        let arguments = arguments(of).u32(0).u32(0);
+        let procedure = Procedure::DomainScreenshot;
+        let action = "taking a picture of the screen";
+        let read = xdr::optional_text;
+        let (kind, bytes) =
+            self.call_with_stream(action, procedure, arguments, PICTURE_MAX, read)?;
+        Ok(Screenshot { kind: kind.unwrap_or_default(), bytes })
+    }
+
+    /// Makes a network for machines that reach each other and nothing else: the host has no address on it. libvirt
+    /// forgets it when it is removed.
+    pub fn create_closed_network(&self, name: &str) -> Result<Named> {
+        let Some(name) = escape(name) else {
+            return Err(wrong("a network", "its name has characters that XML cannot hold"));
+        };
+        let xml = format!("<network><name>{name}</name></network>");
+        let arguments = Encoder::default().string(&xml);
+        self.call("making a network", Procedure::NetworkCreateXml, arguments, named)
+    }
+
+    /// Removes a network that was made by [`Self::create_closed_network`].
+    pub fn remove_network(&self, network: &Named) -> Result<()> {
+        let arguments = arguments_named(network);
+        self.call("removing a network", Procedure::NetworkDestroy, arguments, |_| Ok(()))
+    }
+
+    /// Whether nothing but machines is on a network: libvirt forwards nothing from it, and it has no bridge or device
+    /// of the host. None if there is no such network.
+    pub fn is_closed_network(&self, name: &str) -> Result<Option<bool>> {
+        let found = self.networks()?.into_iter().find(|network| network.name == name);
+        let Some(network) = found else { return Ok(None) };
+        let arguments = arguments_named(&network).u32(0);
+        let procedure = Procedure::NetworkGetXmlDesc;
+        let xml = self.call("reading a network", procedure, arguments, xdr::text)?;
+        is_closed(&xml).map(Some)
+    }
+}
+
+fn is_closed(xml: &str) -> Result<bool> {
+    let document = xml::parse(xml, "network", "a network")?;
+    Ok(child(document.root_element(), "forward").is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_forwards_is_not_closed() {
+        let closed =
+            "<network><name>a</name><bridge name='virbr7'/><ip address='10.9.9.1'/></network>";
+        assert!(is_closed(closed).expect("a network"));
+        for mode in ["nat", "route", "bridge", "open"] {
+            let xml = format!("<network><name>a</name><forward mode='{mode}'/></network>");
+            assert!(!is_closed(&xml).expect("a network"), "{mode}");
+        }
+        is_closed("<domain/>").expect_err("no network");
+    }
+}

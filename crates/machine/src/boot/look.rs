@@ -1,0 +1,192 @@
+//! What is looked at before a machine is started: the digests of all blocks, and the file systems.
+
+use std::{io, sync::Arc};
+
+use strongroom_base::{Cancel, Coded as _, Stage, Things};
+use strongroom_disk::{DiskError, DiskSource as _, ExtentKind};
+use strongroom_engine::Progress;
+use strongroom_export::PointDisk;
+use strongroom_files::{
+    FaultKind, FileReader, Files, FilesError, Limits, NamedDisk, ReadAt, ReadFailure,
+    ReaderCommand, Volume,
+};
+use strongroom_format::Manifest;
+use strongroom_reports::Rung;
+use strongroom_vault::Vault;
+
+use super::ladder::Ladder;
+use crate::{MachineError, error::Result};
+
+/// Bytes that are read at a time.
+const PART: u64 = 4 << 20;
+
+pub(super) fn point_disk(
+    vault: &Arc<Vault>,
+    point: &Manifest,
+    record: &strongroom_format::DiskRecord,
+) -> Result<PointDisk> {
+    PointDisk::new(vault, record).map_err(|error| MachineError::Configuration {
+        point: point.id.to_string(),
+        reason: error.to_string(),
+    })
+}
+
+/// Reads every block, each of which is checked against its digest.
+pub(super) fn digests(
+    vault: &Arc<Vault>,
+    point: &Manifest,
+    ladder: &mut Ladder,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<()> {
+    progress.count(Stage::Reading, Things::Bytes, 0, 0);
+    let mut sum = 0_u64;
+    for record in &point.disks {
+        let disk = point_disk(vault, point, record)?;
+        match read(&disk, progress, cancel) {
+            Ok(bytes) => sum = sum.saturating_add(bytes),
+            Err(MachineError::Disk(error)) => {
+                let words = with_causes(&error);
+                ladder.miss(Rung::Digests, format!("disk {}: {words}", record.name));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let bytes = strongroom_base::words::bytes(sum);
+    ladder.reach(Rung::Digests, None, format!("{bytes} were read and are what they should be"));
+    Ok(())
+}
+
+fn read(disk: &PointDisk, progress: &Progress, cancel: &Cancel) -> Result<u64> {
+    let mut buf = vec![0; usize::try_from(PART).unwrap_or(usize::MAX)];
+    let (mut at, mut sum) = (0, 0_u64);
+    while at < disk.size() {
+        if cancel.is_cancelled() {
+            return Err(MachineError::Interrupted);
+        }
+        let extents = disk.extents(strongroom_base::ByteRange::between(at, disk.size()))?;
+        let Some(last) = extents.last() else { break };
+        let end = last.range.end();
+        for extent in extents.iter().filter(|extent| extent.kind == ExtentKind::Data) {
+            let mut from = extent.range.offset();
+            while from < extent.range.end() {
+                let len = PART.min(extent.range.end().saturating_sub(from));
+                let part = usize::try_from(len).unwrap_or(usize::MAX);
+                let part = buf.get_mut(..part).unwrap_or_default();
+                disk.read_at(from, part)?;
+                sum = sum.saturating_add(len);
+                progress.advance(len);
+                from = from.saturating_add(len);
+            }
+        }
+        at = end;
+    }
+    Ok(sum)
+}
+
+/// Opens the file systems that there are, and lists the first folder of each.
+pub(super) fn file_systems(
+    vault: &Arc<Vault>,
+    point: &Manifest,
+    reader: &ReaderCommand,
+    ladder: &mut Ladder,
+) -> Result<()> {
+    let mut disks = Vec::new();
+    for record in &point.disks {
+        let bytes = Arc::new(Bytes(point_disk(vault, point, record)?));
+        disks.push(NamedDisk { name: record.name.clone(), bytes });
+    }
+    let names: Vec<String> = disks.iter().map(|disk| disk.name.clone()).collect();
+    let surveyed = FileReader::start(reader, disks, Limits::default())
+        .and_then(|mut reader| Ok((reader.survey()?, reader)));
+    let (volumes, mut reader) = match surveyed {
+        Ok(surveyed) => surveyed,
+        Err(error) => {
+            ladder.miss(Rung::FileSystems, with_causes(&error));
+            return Ok(());
+        }
+    };
+    let place = |volume: &Volume| {
+        let disk = volume.disk.and_then(|disk| names.get(usize::try_from(disk).ok()?));
+        match (disk, volume.partition, &volume.logical) {
+            (_, _, Some(name)) => format!("volume {name}"),
+            (Some(disk), Some(number), None) => format!("disk {disk}, partition {number}"),
+            (Some(disk), None, None) => format!("disk {disk}"),
+            (None, ..) => "a volume".to_owned(),
+        }
+    };
+    let (mut opened, mut left) = (Vec::new(), Vec::new());
+    for volume in &volumes {
+        let place = place(volume);
+        match &volume.refusal {
+            Some(fault) if matches!(fault.kind, FaultKind::Damaged | FaultKind::Disk) => {
+                ladder.miss(Rung::FileSystems, format!("{place}: {}", fault.reason));
+                return Ok(());
+            }
+            Some(fault) => left.push(format!("{place}: {}", fault.reason)),
+            None => match listed(&mut reader, volume) {
+                Ok(()) => opened.push(place),
+                Err(FilesError::Unsupported { reason, .. }) => {
+                    left.push(format!("{place}: {reason}"));
+                }
+                Err(error) => {
+                    let words = with_causes(&error);
+                    ladder.miss(Rung::FileSystems, format!("{place}: {words}"));
+                    return Ok(());
+                }
+            },
+        }
+    }
+    let left =
+        if left.is_empty() { String::new() } else { format!("; not read: {}", left.join(", ")) };
+    if opened.is_empty() {
+        ladder.skip(Rung::FileSystems, format!("there is none that can be read{left}"));
+    } else {
+        let count = opened.len();
+        ladder.reach(
+            Rung::FileSystems,
+            None,
+            format!("{count} opened ({}){left}", opened.join(", ")),
+        );
+    }
+    Ok(())
+}
+
+fn listed(reader: &mut FileReader, volume: &Volume) -> std::result::Result<(), FilesError> {
+    let mut files = Files::open(reader, volume)?;
+    let root = files.locate(b"/")?;
+    files.list(&root).map(drop)
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
+}
+
+/// A disk of a recovery point, for those who read files.
+struct Bytes(PointDisk);
+
+impl ReadAt for Bytes {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let len = u64::try_from(buf.len()).unwrap_or(u64::MAX);
+        match offset.checked_add(len) {
+            Some(end) if end <= self.0.size() => {
+                let failure = |error: DiskError| {
+                    io::Error::other(ReadFailure { code: error.code(), cause: Box::new(error) })
+                };
+                self.0.read_at(offset, buf).map_err(failure)
+            }
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! `drill`: machines that are started together from their recovery points, and the report of it.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use strongroom_machine::{
+    Boot,
+    drill::{DrillNetwork, DrillRequest, drill},
+    keep_boot,
+};
+use strongroom_reports::{BootVerdict, DrillReport, DrilledMachine};
+
+use super::{recoverypoint::find, verify::StartArgs};
+use crate::{
+    args::OpenArgs,
+    complete,
+    context::Context,
+    error::{FaceError, Failure},
+    hosts::ConnectArgs,
+    human::{self, printable},
+    open::open_vault,
+    out::Show,
+    values::{self, Point},
+};
+
+/// Rehearse a recovery: start machines together from their recovery points, and see when each works
+///
+/// Nothing is restored, and nothing of the originals is touched: the machines are started as with
+/// `verify boot`, each with its disks straight from the recovery point, on a closed network that is
+/// made for the drill, so that they reach each other and nothing else. A machine that has come as far as it
+/// has to stays until all have. Then everything is removed.
+///
+/// The report says of each machine how old its recovery point is, how far it came, and how long
+/// that took since the drill began, beside the time that is wanted (--within). The results are kept with the
+/// recovery points, as those of `verify boot`. --evidence writes the report, pictures of the screens and texts
+/// of the consoles to a folder. The exit code is 7 if a machine did not come as far as it has to, or not in time.
+///
+/// Works on a vault directly, on a host with libvirt, without a server.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom drill --item db --item web01 --within 15m
+  strongroom drill --item db --item web01 --in-order --recovery-point yesterday \\
+      --memory 2G --evidence /srv/audit/drill
+  strongroom drill --all --network none --output json")]
+pub(crate) struct DrillArgs {
+    /// An item; may be repeated. The machines start in this order
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = values::name,
+        add = complete::items_of_vaults(),
+        required_unless_present = "all"
+    )]
+    item: Vec<String>,
+
+    /// All machines of the vault
+    #[arg(long, conflicts_with = "item")]
+    all: bool,
+
+    /// The recovery points: `latest`, or a time, which selects each item's newest point at or before it
+    #[arg(long, value_name = "latest|TIME", default_value = "latest")]
+    recovery_point: Point,
+
+    /// The time in which each machine has to work
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    within: Option<Duration>,
+
+    /// Start each machine when those before it have come as far as they go
+    #[arg(long)]
+    in_order: bool,
+
+    /// A network of libvirt without <forward>, or `none` [default: one that is made for the drill]
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+
+    /// Write the report, pictures of the screens and texts of the consoles to this folder
+    #[arg(long, value_name = "DIR")]
+    evidence: Option<PathBuf>,
+
+    /// Do not keep the results in the vault
+    #[arg(long)]
+    no_record: bool,
+
+    #[command(flatten)]
+    start: StartArgs,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+impl DrillArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let connection = self.connect.open()?;
+        let vault = open_vault(context, &self.open, None)?;
+        let mut items = self.item.clone();
+        if self.all {
+            let list = vault.list_points(None)?;
+            let machines = list.points.iter().filter(|point| point.configuration.is_some());
+            items = machines.map(|point| point.item.clone()).collect();
+            items.sort();
+            items.dedup();
+        }
+        let points = items.iter().map(|item| find(&vault, item, self.recovery_point));
+        let points = points.collect::<Result<Vec<_>, _>>()?;
+        if points.is_empty() {
+            return Err(Failure::usage("the vault has no recovery points of machines"));
+        }
+        if let Some(folder) = &self.evidence {
+            fs::create_dir_all(folder).map_err(|source| local(folder, "make", source))?;
+        }
+        let request = DrillRequest {
+            points,
+            boot: self.start.request(connection.uri().scope)?,
+            network: match self.network.as_deref() {
+                None => DrillNetwork::Own,
+                Some("none") => DrillNetwork::None,
+                Some(name) => DrillNetwork::Named(name.to_owned()),
+            },
+            in_order: self.in_order,
+            wanted: self.within,
+        };
+        let (report, boots) = context
+            .watched(|progress| drill(&vault, &connection, &request, progress, &context.cancel))?;
+        context.out.result(&report)?;
+        if let Some(folder) = &self.evidence {
+            write_evidence(folder, &report, &boots)?;
+        }
+        if !self.no_record {
+            boots.iter().try_for_each(|boot| keep_boot(&vault, boot))?;
+        }
+        ended(&report)
+    }
+}
+
+fn ended(report: &DrillReport) -> Result<(), Failure> {
+    if report.verdict == BootVerdict::Passed {
+        return Ok(());
+    }
+    let is_well = |machine: &DrilledMachine| {
+        machine.verdict == BootVerdict::Passed && machine.is_in_time != Some(false)
+    };
+    let failed = report.machines.iter().filter(|machine| !is_well(machine));
+    let machines: Vec<String> = failed.map(|machine| machine.item.clone()).collect();
+    Err(FaceError::Drill { machines }.into())
+}
+
+fn local(path: &Path, action: &'static str, source: std::io::Error) -> FaceError {
+    FaceError::Local { path: path.to_owned(), action, source }
+}
+
+fn write_evidence(folder: &Path, report: &DrillReport, boots: &[Boot]) -> Result<(), Failure> {
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        fs::write(&path, bytes).map_err(|source| local(&path, "write", source))
+    };
+    let json = serde_json::to_vec_pretty(report);
+    let json = json.map_err(|error| FaceError::Bug(format!("a report is not JSON: {error}")))?;
+    write("report.json", &json)?;
+    write("report.txt", report.show().as_bytes())?;
+    for boot in boots {
+        // The name of an item is that of a file, too: it begins with no dot and has no slash.
+        let item = &boot.report.item;
+        write(&format!("{item}.console.log"), &boot.console)?;
+        if let Some(picture) = &boot.screenshot {
+            let end = if picture.kind == "image/png" { "png" } else { "ppm" };
+            write(&format!("{item}.screen.{end}"), &picture.bytes)?;
+        }
+    }
+    Ok(())
+}
+
+impl Show for DrillReport {
+    fn show(&self) -> String {
+        let mut text = String::new();
+        let verdict = match self.verdict {
+            BootVerdict::Passed => "passed",
+            BootVerdict::Failed => "FAILED",
+        };
+        let (begun, seconds) = (human::time(self.begun), human::seconds(self.seconds));
+        writeln!(text, "Drill of {begun} on {}: {verdict}, in {seconds}", self.host).ok();
+        if let Some(wanted) = self.wanted_seconds {
+            writeln!(text, "Each machine has to work within {}", human::seconds(wanted)).ok();
+        }
+        let rows = self.machines.iter().map(|machine| {
+            let result = match (machine.verdict, machine.is_in_time) {
+                (BootVerdict::Failed, _) => "FAILED",
+                (BootVerdict::Passed, Some(false)) => "TOO LATE",
+                (BootVerdict::Passed, _) => "passed",
+            };
+            let reached = machine.boot.as_ref().and_then(|boot| boot.reached);
+            [
+                machine.item.clone(),
+                machine.recovery_point.to_string(),
+                human::seconds(machine.age_seconds),
+                result.to_owned(),
+                reached.map_or("none", strongroom_reports::Rung::name).to_owned(),
+                machine.recovery_seconds.map_or_else(String::new, human::seconds),
+                machine.reason.as_deref().map(printable).unwrap_or_default(),
+            ]
+        });
+        let head = ["ITEM", "RECOVERY POINT", "AGE", "RESULT", "REACHED", "WORKS AFTER", "REASON"];
+        text.push_str(&human::table(head, &[2, 5], rows));
+        for machine in &self.machines {
+            let Some(boot) = &machine.boot else { continue };
+            let steps = boot.rungs.iter().filter_map(|one| Some((one.rung, one.seconds?)));
+            let steps = steps.map(|(rung, seconds)| format!("{rung} {}", human::seconds(seconds)));
+            let steps: Vec<String> = steps.collect();
+            let started = human::seconds(boot.start_seconds);
+            writeln!(text, "{}: started after {started}, then {}", machine.item, steps.join(", "))
+                .ok();
+            for note in &boot.notes {
+                writeln!(text, "{}: {}", machine.item, printable(note)).ok();
+            }
+        }
+        text
+    }
+}
