@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, os::unix::ffi::
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
-use strongroom_base::PointId;
+use strongroom_base::{PointId, codes};
 use strongroom_files::{Attributes, Files, FilesError, Time, Visited, shown};
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     values,
 };
 
-use super::{WhereArgs, ls, path_of, path_parser};
+use super::{WhereArgs, ls, path_of, path_parser, served::Served};
 
 /// Find files of a recovery point by name, time and size
 ///
@@ -104,7 +104,49 @@ impl Search {
 
 impl FindArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        self.place.refuse_server(context)?;
+        let search = match self.place.served(context)? {
+            Some(served) => self.through(&served)?,
+            None => self.directly(context)?,
+        };
+        let Search { found, problems, problem_count } = search;
+        let view = |((path, kind, size, modified), recovery_points): (Version, Vec<PointId>)| {
+            let modified = modified.and_then(ls::moment);
+            let path_hex = ls::hex_of_bytes(&path);
+            FoundView { path: shown(&path), path_hex, kind, size, modified, recovery_points }
+        };
+        let found = found.into_iter().map(view).collect();
+        context.out.result(&FoundList { found, problems, problem_count })?;
+        if problem_count > 0 {
+            let parts = human::count(problem_count, "problem");
+            return Err(FaceError::FilesIncomplete(parts).into());
+        }
+        Ok(())
+    }
+
+    /// By a server.
+    fn through(&self, served: &Served) -> Result<Search, Failure> {
+        let points = if self.all_points { served.points()? } else { vec![served.point()?] };
+        let mut search = Search::default();
+        for id in points {
+            let path = path_of(&self.path).to_vec();
+            let searched = served.tree(&id.to_string(), path, &mut |listed| match listed {
+                Ok((path, attributes)) => self.take(&mut search, id, &path, &attributes),
+                Err(problem) => search.problem(format!("{id}: {problem}")),
+            });
+            match searched {
+                Err(failure) if failure.code() == &codes::INTERRUPTED => return Err(failure),
+                // The folder, or the partition, was not always there.
+                Err(failure) if self.all_points => {
+                    search.problem(format!("{id}: {}", failure.message()));
+                }
+                other => other?,
+            }
+        }
+        Ok(search)
+    }
+
+    /// In the vault.
+    fn directly(&self, context: &Context) -> Result<Search, Failure> {
         let vault = open_vault(context, &self.place.open, None)?;
         let chosen = self.place.point.find(&vault)?;
         let points = if self.all_points {
@@ -123,8 +165,8 @@ impl FindArgs {
                 }
                 Err(failure) => return Err(failure),
             };
-            let searched = opened.choose(&self.place).and_then(|volume| {
-                let mut files = Files::open(&mut opened.reader, &volume)?;
+            let searched = self.place.choose(&mut opened).and_then(|volume| {
+                let mut files = Files::open(opened.reader(), &volume)?;
                 self.search(context, &mut files, id, &mut search)
             });
             match searched {
@@ -136,19 +178,15 @@ impl FindArgs {
                 other => other?,
             }
         }
-        let Search { found, problems, problem_count } = search;
-        let view = |((path, kind, size, modified), recovery_points): (Version, Vec<PointId>)| {
-            let modified = modified.and_then(ls::moment);
-            let path_hex = ls::hex_of_bytes(&path);
-            FoundView { path: shown(&path), path_hex, kind, size, modified, recovery_points }
-        };
-        let found = found.into_iter().map(view).collect();
-        context.out.result(&FoundList { found, problems, problem_count })?;
-        if problem_count > 0 {
-            let parts = human::count(problem_count, "problem");
-            return Err(FaceError::FilesIncomplete(parts).into());
+        Ok(search)
+    }
+
+    /// Keeps a file if it is wanted.
+    fn take(&self, search: &mut Search, point: PointId, path: &[u8], of: &Attributes) {
+        if self.wants(path, of) {
+            let version = (path.to_vec(), of.kind.name(), of.size, of.modified);
+            search.found.entry(version).or_default().push(point);
         }
-        Ok(())
     }
 
     fn search(
@@ -161,12 +199,9 @@ impl FindArgs {
         let from = files.locate(path_of(&self.path))?;
         files.visit(&from, &context.cancel, &mut |_, visited| {
             match visited {
-                Visited::Entry { path, attributes, .. } if self.wants(path, attributes) => {
-                    let kind = attributes.kind.name();
-                    let version = (path.to_vec(), kind, attributes.size, attributes.modified);
-                    search.found.entry(version).or_default().push(point);
+                Visited::Entry { path, attributes, .. } => {
+                    self.take(search, point, path, attributes);
                 }
-                Visited::Entry { .. } => {}
                 Visited::Failed { path, error } => {
                     search.problem(format!("{point}: {}: {}", shown(path), error.with_causes()));
                 }
