@@ -18,14 +18,14 @@ use strongroom_testing::noise;
 use crate::{documented::assert_documented, harness::Lab};
 
 /// Runs a program of the system that must succeed.
-fn tool(program: &str, arguments: &[&str]) {
+pub(crate) fn tool(program: &str, arguments: &[&str]) {
     let path = "/usr/sbin:/usr/bin:/sbin:/bin";
     let output = Command::new(program).args(arguments).env("PATH", path).output().expect(program);
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
 }
 
 /// A disk with a GPT: FAT, ext4 with the files of a folder, and a partition with nothing on it.
-fn disk(lab: &Lab) {
+pub(crate) fn disk(lab: &Lab) {
     let source = lab.path("source");
     fs::create_dir_all(source.join("etc/deep/er")).expect("folders");
     fs::write(source.join("etc/hostname"), "web01\n").expect("a file");
@@ -43,11 +43,11 @@ fn disk(lab: &Lab) {
     image(lab);
 }
 
-fn tool_path(path: &Path) -> String {
+pub(crate) fn tool_path(path: &Path) -> String {
     path.to_str().expect("utf-8").to_owned()
 }
 
-fn image(lab: &Lab) {
+pub(crate) fn image(lab: &Lab) {
     let source = lab.path("source");
     let image = lab.path("disk.img");
     File::create(&image).expect("an image").set_len(96 << 20).expect("a size");
