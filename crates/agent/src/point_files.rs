@@ -16,14 +16,16 @@ use strongroom_api::{
     FileXattr, OfVolume, PointVolume, PointVolumes,
 };
 use strongroom_base::Cancel;
-use strongroom_export::{PointFiles as Opened, is_unread};
+use strongroom_export::{Listed, PointFiles as Opened, is_unread};
 use strongroom_files::{
     Attributes, Delivered, Entry, Files, FilesError, Kind, Limits, Located, ReaderCommand, Time,
-    Visited, Volume, archive, content, shown, zip,
+    Volume, archive, content, shown, zip,
 };
+use strongroom_format::Manifest;
 use strongroom_orders::{
     FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, PointFiles, Result, SentFiles,
 };
+use strongroom_vault::Vault;
 
 use crate::{Vaults, error::body};
 
@@ -53,11 +55,20 @@ impl LocalPointFiles {
     fn open(&self, of: &FilesOf, disk: Option<&str>, leash: &Leash) -> Result<Opened> {
         let vault = self.vaults.open(&of.vault).map_err(body)?.vault;
         let point = vault.point(&of.item, of.point).map_err(body)?;
+        self.start((&vault, &point), disk, leash)
+    }
+
+    fn start(
+        &self,
+        (vault, point): (&Arc<Vault>, &Manifest),
+        disk: Option<&str>,
+        leash: &Leash,
+    ) -> Result<Opened> {
         if leash.cancel().is_cancelled() {
             return Err(body(FilesError::Cancelled));
         }
         let (reader, disks) =
-            Opened::start(&vault, &point, disk, &self.command, LIMITS).map_err(body)?;
+            Opened::start(vault, point, disk, &self.command, LIMITS).map_err(body)?;
         // A socket that cannot be cloned leaves the process its patience.
         if let Ok(stopper) = reader.stopper() {
             leash.on_pull(move || stopper.stop());
@@ -80,11 +91,104 @@ impl LocalPointFiles {
             let mut files = Files::open(opened.reader(), &volume)?;
             work(&mut files, &place)
         })();
-        // That the process was ended is not its fault.
-        match done {
-            Err(_) if leash.cancel().is_cancelled() => Err(body(FilesError::Cancelled)),
-            done => done.map_err(body),
+        ended(done, leash)
+    }
+
+    /// Sends a line for each file below a path.
+    fn tree(
+        &self,
+        of: &FilesOf,
+        file: &FileAsk,
+        to: &mut dyn FileSink,
+        leash: &Leash,
+    ) -> Result<SentFiles> {
+        let vault = self.vaults.open(&of.vault).map_err(body)?.vault;
+        let point = vault.point(&of.item, of.point).map_err(body)?;
+        let mut opened = self.start((&vault, &point), file.of.disk.as_deref(), leash)?;
+        let done = (|| {
+            let volume = opened.choose(file.of.partition, file.of.volume.as_deref())?;
+            let place = Place::of(&opened, &volume);
+            let mut lines =
+                Lines { to, done: Delivered::default(), batch: Vec::new(), begun: false };
+            let cancel = leash.cancel();
+            let notes =
+                opened.tree((&vault, &point), &volume, &file.path, cancel, &mut |listed| {
+                    lines.take(&listed)
+                })?;
+            let done = lines.end()?;
+            let report = FileReport {
+                path: shown(&file.path),
+                of: place.of,
+                complete: true,
+                notes,
+                ..report_of(done)
+            };
+            Ok(SentFiles { report })
+        })();
+        ended(done, leash)
+    }
+}
+
+/// What became of a reading. That the process was ended is not its fault.
+fn ended<T>(done: std::result::Result<T, FilesError>, leash: &Leash) -> Result<T> {
+    match done {
+        Err(_) if leash.cancel().is_cancelled() => Err(body(FilesError::Cancelled)),
+        done => done.map_err(body),
+    }
+}
+
+/// Lines of JSON, sent in batches.
+struct Lines<'a> {
+    to: &'a mut dyn FileSink,
+    done: Delivered,
+    batch: Vec<u8>,
+    begun: bool,
+}
+
+/// Bytes of lines after which they are sent.
+const BATCH: usize = 256 << 10;
+
+impl Lines<'_> {
+    fn take(&mut self, listed: &Listed<'_>) -> std::result::Result<(), FilesError> {
+        self.begin();
+        let done = &mut self.done;
+        let line = match listed {
+            Listed::File { path, attributes } => {
+                match attributes.kind {
+                    Kind::File => done.files = done.files.saturating_add(1),
+                    Kind::Folder => done.folders = done.folders.saturating_add(1),
+                    Kind::Link => done.links = done.links.saturating_add(1),
+                    _ => done.others = done.others.saturating_add(1),
+                }
+                line(path, attributes)
+            }
+            Listed::Failed { path, reason } => {
+                done.problem_count = done.problem_count.saturating_add(1);
+                FileLine { problem: Some((*reason).to_owned()), ..named(path) }
+            }
+        };
+        serde_json::to_writer(&mut self.batch, &line).map_err(|error| lost(error.into()))?;
+        self.batch.push(b'\n');
+        if self.batch.len() > BATCH { self.send() } else { Ok(()) }
+    }
+
+    /// The path is there: the answer begins before the rest is read.
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.to.begin(FileHead { name: b"files.ndjson".to_vec(), size: None, range: None });
         }
+    }
+
+    fn send(&mut self) -> std::result::Result<(), FilesError> {
+        self.begin();
+        self.to.write_all(&self.batch).map_err(lost)?;
+        self.batch.clear();
+        Ok(())
+    }
+
+    fn end(mut self) -> std::result::Result<Delivered, FilesError> {
+        self.send()?;
+        Ok(self.done)
     }
 }
 
@@ -134,11 +238,12 @@ impl PointFiles for LocalPointFiles {
         to: &mut dyn FileSink,
         leash: &Leash,
     ) -> Result<SentFiles> {
+        let Some(what) = Bytes::of(what) else { return self.tree(of, file, to, leash) };
         self.with(of, file, leash, |files, place| {
             let cancel = leash.cancel();
             let found = match what {
-                FileStream::Content { .. } => files.locate_target(&file.path)?,
-                FileStream::Archive(_) | FileStream::Tree => files.locate(&file.path)?,
+                Bytes::Content(_) => files.locate_target(&file.path)?,
+                Bytes::Archive(_) => files.locate(&file.path)?,
             };
             let notes = files.notes().to_vec();
             let done = send(files, &found, what, to, cancel)?;
@@ -180,10 +285,7 @@ fn list(
     let mut shown_entries = Vec::with_capacity(entries.len());
     for one in entries {
         let folder = found.path.strip_suffix(b"/").unwrap_or(&found.path);
-        let path = match is_folder {
-            true => [folder, b"/", &one.name].concat(),
-            false => found.path.clone(),
-        };
+        let path = if is_folder { [folder, b"/", &one.name].concat() } else { found.path.clone() };
         shown_entries.push(entry(files, &path, one, ask.xattrs)?);
     }
     Ok(FileListing {
@@ -250,18 +352,36 @@ fn entry(
     }
 }
 
-/// Sends a file, an archive or a tree.
+/// What is sent of files' bytes.
+#[derive(Clone, Copy)]
+enum Bytes {
+    Content(Option<(u64, Option<u64>)>),
+    Archive(ArchiveFormat),
+}
+
+impl Bytes {
+    /// None of a tree, which is a list.
+    fn of(what: FileStream) -> Option<Self> {
+        match what {
+            FileStream::Content { range } => Some(Self::Content(range)),
+            FileStream::Archive(format) => Some(Self::Archive(format)),
+            FileStream::Tree => None,
+        }
+    }
+}
+
+/// Sends a file or an archive.
 fn send(
     files: &mut Files<'_>,
     found: &Located,
-    what: FileStream,
+    what: Bytes,
     to: &mut dyn FileSink,
     cancel: &Cancel,
 ) -> std::result::Result<Delivered, FilesError> {
     let mut head =
         FileHead { name: found.name().unwrap_or_default().to_vec(), size: None, range: None };
     match what {
-        FileStream::Content { range } => {
+        Bytes::Content(range) => {
             let size = found.attributes.size;
             let (first, end) = part(range, size);
             // What cannot be read at all is an error before the head.
@@ -274,7 +394,7 @@ fn send(
             let bytes = end.saturating_sub(first);
             Ok(Delivered { files: 1, bytes, ..Delivered::default() })
         }
-        FileStream::Archive(format) => {
+        Bytes::Archive(format) => {
             head.name = [head.name.as_slice(), b".", format.name().as_bytes()].concat();
             to.begin(head);
             let mut out = io::BufWriter::with_capacity(256 << 10, Sent(to));
@@ -282,13 +402,6 @@ fn send(
                 ArchiveFormat::Tar => archive(files, found, &mut out, cancel),
                 ArchiveFormat::Zip => zip(files, found, &mut out, cancel),
             }
-        }
-        FileStream::Tree => {
-            to.begin(head);
-            let mut out = io::BufWriter::with_capacity(256 << 10, Sent(to));
-            let done = tree(files, found, &mut out, cancel)?;
-            out.flush().map_err(lost)?;
-            Ok(done)
         }
     }
 }
@@ -331,37 +444,6 @@ fn part(range: Option<(u64, Option<u64>)>, size: u64) -> (u64, u64) {
 
 fn lost(source: io::Error) -> FilesError {
     FilesError::Target { action: "write", path: "the list".to_owned(), source }
-}
-
-/// A line for each file below a path.
-fn tree(
-    files: &mut Files<'_>,
-    found: &Located,
-    out: &mut dyn Write,
-    cancel: &Cancel,
-) -> std::result::Result<Delivered, FilesError> {
-    let mut done = Delivered::default();
-    files.visit(found, cancel, &mut |_, visited| {
-        let line = match visited {
-            Visited::Entry { path, attributes, .. } => {
-                match attributes.kind {
-                    Kind::File => done.files = done.files.saturating_add(1),
-                    Kind::Folder => done.folders = done.folders.saturating_add(1),
-                    Kind::Link => done.links = done.links.saturating_add(1),
-                    _ => done.others = done.others.saturating_add(1),
-                }
-                line(path, attributes)
-            }
-            Visited::Failed { path, error } => {
-                done.problem_count = done.problem_count.saturating_add(1);
-                let problem = Some(error.with_causes());
-                FileLine { problem, ..named(path) }
-            }
-        };
-        serde_json::to_writer(&mut *out, &line).map_err(|error| lost(error.into()))?;
-        out.write_all(b"\n").map_err(lost)
-    })?;
-    Ok(done)
 }
 
 fn named(path: &[u8]) -> FileLine {

@@ -1,6 +1,9 @@
 //! Files of recovery points: lists, and downloads as something to read from.
 
-use std::io::{self, Read};
+use std::{
+    fmt::Write as _,
+    io::{self, Read},
+};
 
 use reqwest::{Method, Response};
 use strongroom_api::{ArchiveFormat, FileListing, FileReport, OfVolume, PointVolumes};
@@ -66,7 +69,10 @@ impl FileQuery {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").ok();
+        text
+    })
 }
 
 impl Client {

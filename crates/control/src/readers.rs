@@ -118,7 +118,7 @@ mod tests {
         let full = readers.place().await.expect_err("all are taken").body();
         assert_eq!((full.code.as_str(), full.known()), ("files.busy", &codes::FILES_BUSY));
         drop(one);
-        readers.place().await.expect("free again");
+        drop(readers.place().await.expect("free again"));
     }
 
     #[test]

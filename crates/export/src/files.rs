@@ -111,6 +111,11 @@ impl PointFiles {
         index.and_then(|index| self.disks.get(index)).map_or("", String::as_str)
     }
 
+    /// Whether the process has the disk of this name.
+    pub(crate) fn has(&self, disk: &str) -> bool {
+        self.disks.iter().any(|name| name == disk)
+    }
+
     /// What people call a volume.
     fn place(&self, volume: &Volume) -> String {
         match (volume.partition, &volume.logical) {

@@ -16,6 +16,7 @@
 mod ahead;
 mod cache;
 mod files;
+mod listing;
 mod load;
 mod mount;
 mod overlay;
@@ -26,6 +27,7 @@ mod trace;
 
 pub use cache::{BlockCache, CacheFigures, DEFAULT_CACHE};
 pub use files::{PointFiles, is_unread};
+pub use listing::{Listed, OnListed};
 pub use mount::{DiskFile, Mount, MountError};
 pub use overlay::{Overlay, OverlayError, OverlayOf};
 pub use point_disk::PointDisk;

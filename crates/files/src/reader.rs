@@ -72,7 +72,7 @@ pub struct NamedDisk {
     pub bytes: Arc<dyn ReadAt>,
 }
 
-/// Ends a process from another thread: whoever waits for its answer gets an error.
+/// Ends a process from another thread: those who wait for its answer get an error.
 #[derive(Debug)]
 pub struct Stopper(UnixStream);
 

@@ -183,16 +183,14 @@ impl Work<'_> {
             None => Some(self.root.as_fd().try_clone_to_owned()),
             Some(top) => top.made.as_ref().map(|made| made.as_fd().try_clone_to_owned()),
         };
-        let folder = match folder {
-            Some(folder) => folder.map_err(|error| self.target("open", &found.path, error))?,
+        let Some(folder) = folder else {
             // The folder is listed, and this is in it.
-            None => {
-                if found.attributes.kind == Kind::Folder {
-                    self.enter(found, None);
-                }
-                return Ok(());
+            if found.attributes.kind == Kind::Folder {
+                self.enter(found, None);
             }
+            return Ok(());
         };
+        let folder = folder.map_err(|error| self.target("open", &found.path, error))?;
         let made = match bad {
             Some(reason) => Err(FilesError::of_fault(outside, Fault::unsupported(reason))),
             None if parts.len() > DEPTH_MAX => {

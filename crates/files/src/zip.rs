@@ -146,7 +146,7 @@ impl Work<'_> {
         match attributes.kind {
             Kind::Folder => {
                 let name = [name, b"/"].concat();
-                let external = (0o040_000 | mode.unwrap_or(0o755)) << 16 | 0x10;
+                let external = ((0o040_000 | mode.unwrap_or(0o755)) << 16) | 0x10;
                 self.whole(&name, attributes.modified, external, &[]).map_err(lost)?;
                 self.done.folders = self.done.folders.saturating_add(1);
             }
@@ -258,9 +258,10 @@ impl Work<'_> {
         after.extend(0x0807_4b50_u32.to_le_bytes());
         after.extend(head.crc.to_le_bytes());
         for size in [head.packed, head.size] {
-            match head.is_large {
-                true => after.extend(size.to_le_bytes()),
-                false => after.extend(low_32(size).to_le_bytes()),
+            if head.is_large {
+                after.extend(size.to_le_bytes());
+            } else {
+                after.extend(low_32(size).to_le_bytes());
             }
         }
         self.put(&after).and_then(|()| self.list(&head, offset)).map_err(lost)
@@ -463,8 +464,9 @@ fn dos(time: Option<Time>) -> (u16, u16) {
     if !(1980..=2107).contains(&year) {
         return (0, 0x21);
     }
-    let time = field(at.hour()) << 11 | field(at.minute()) << 5 | field(at.second()) / 2;
-    (time, (year - 1980) << 9 | field(at.month()) << 5 | field(at.day()))
+    let time = (field(at.hour()) << 11) | (field(at.minute()) << 5) | (field(at.second()) / 2);
+    let date = ((year - 1980) << 9) | (field(at.month()) << 5) | field(at.day());
+    (time, date)
 }
 
 #[cfg(test)]
@@ -486,7 +488,7 @@ mod tests {
     fn moments_are_those_of_dos() {
         let at = |seconds| dos(Some(Time { seconds, nanoseconds: 0 }));
         // 2020-02-03T04:05:06Z
-        assert_eq!(at(1_580_702_706), (4 << 11 | 5 << 5 | 3, 40 << 9 | 2 << 5 | 3));
+        assert_eq!(at(1_580_702_706), ((4 << 11) | (5 << 5) | 3, (40 << 9) | (2 << 5) | 3));
         assert_eq!(at(0), (0, 0x21));
         assert_eq!(at(i64::MAX), (0, 0x21));
     }

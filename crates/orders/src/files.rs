@@ -2,7 +2,7 @@
 //!
 //! Owns what the service asks of them. Must not know how file systems are read, and who may ask.
 //!
-//! Invariants: nothing is changed; whoever reads a stranger's file system has nothing else; what is begun ends soon
+//! Invariants: nothing is changed; what reads a stranger's file system has nothing else; what is begun ends soon
 //! once its leash is pulled.
 
 use std::{
@@ -165,7 +165,9 @@ mod tests {
         let ended = Arc::new(AtomicU32::new(0));
         let counts = |ended: &Arc<AtomicU32>| {
             let ended = Arc::clone(ended);
-            move || drop(ended.fetch_add(1, Ordering::SeqCst))
+            move || {
+                ended.fetch_add(1, Ordering::SeqCst);
+            }
         };
         let leash = Leash::new();
         leash.on_pull(counts(&ended));

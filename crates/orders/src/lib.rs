@@ -25,7 +25,7 @@
 //! error `interrupted`.
 //!
 //! Storage accounts are no order: they are in the process of the service or nowhere ([`StorageAccounts`]). Neither
-//! is reading files of recovery points ([`PointFiles`]): whoever reads them sends their bytes while somebody waits.
+//! is reading files of recovery points ([`PointFiles`]): who reads them sends their bytes while somebody waits.
 //!
 //! # Versions
 //!

@@ -1,7 +1,6 @@
 //! Files of recovery points: who may read them, what is recorded, and what ends a reader.
 
 use std::{
-    io::Write as _,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},

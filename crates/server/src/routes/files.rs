@@ -16,7 +16,6 @@ use bytes::Bytes;
 use futures::stream;
 use serde::Deserialize;
 use strongroom_api::{ArchiveFormat, FileLine, FileListing, FileReport, OfVolume, PointVolumes};
-use strongroom_base::message;
 use strongroom_control::FileDownload;
 use strongroom_orders::{FileAsk, FileHead, FileStream, ListAsk};
 use utoipa::IntoParams;
@@ -100,13 +99,7 @@ async fn list_files(
     let file = file((disk, partition, volume), path, path_hex)?;
     let limit = match params.limit.unwrap_or(PAGE) {
         limit @ 1..=PAGE_MAX => usize::from(limit),
-        limit => {
-            return Err(Failure::from(message!(
-                REQUEST_INVALID,
-                "the parameters: limit is {limit}, not 1 to 10000",
-                limit
-            )));
-        }
+        _ => return Err(Failure::invalid("the parameters: limit is not 1 to 10000")),
     };
     let wrong = || {
         Failure::new(&strongroom_base::codes::REQUEST_PAGE_TOKEN, "the token is not of this list")
@@ -275,7 +268,7 @@ fn file(
 fn bytes(hex: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|it| u8::try_from(it).ok());
     let pairs = hex.as_bytes().chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        [high, low] => Some((digit(high)? << 4) | digit(low)?),
         _ => None,
     });
     pairs.collect()

@@ -198,6 +198,62 @@ fn packed_found_and_compared() {
     assert_eq!(larger["found"][0]["path"], "/etc/deep/er/data");
 }
 
+/// A second search reads no file system again, and finds the same.
+#[test]
+fn lists_of_files_are_kept() {
+    let lab = backed_up();
+    let lists = || {
+        let files = lab.files(".cache").into_iter().map(|(path, _)| path);
+        files.filter(|path| path.to_string_lossy().contains("/beside/files-")).collect::<Vec<_>>()
+    };
+    let find = format!("restore files find {POINT} --partition 2 --all-points");
+    let first = lab.json(&find);
+    assert_eq!(lists().len(), 1);
+    let versions = |found: &serde_json::Value| found["found"].as_array().expect("found").clone();
+    // Another partition changes: the file system is the same.
+    let image_file = File::options().write(true).open(lab.path("disk.img")).expect("a disk");
+    image_file.write_all_at(b"something else", 5 << 20).expect("written");
+    drop(image_file);
+    lab.ok("backup --item web --disk system=disk.img");
+    let second = lab.json(&find);
+    assert_eq!(lists().len(), 1);
+    assert_eq!(versions(&second).len(), versions(&first).len());
+    let points = |it: &serde_json::Value| it["recovery_points"].as_array().expect("points").len();
+    assert!(versions(&second).iter().all(|it| points(it) == 2), "{second}");
+    assert_eq!(versions(&lab.json(&format!("{find} --changed"))).len(), 0);
+    // Below a folder, and through a link, which a list does not follow.
+    for (path, count) in [("/etc/deep", 3), ("/etc/link", 1), ("/etc/link/data", 1)] {
+        let found = lab.json(&format!("{find} --path {path}"));
+        assert_eq!(versions(&found).len(), count, "{path}: {found}");
+    }
+    lab.fails(&format!("{find} --path /etc/none"), 7, "files.incomplete");
+
+    fs::write(lab.path("source/etc/new"), "new").expect("a file");
+    image(&lab);
+    lab.ok("backup --item web --disk system=disk.img");
+    let third = lab.json(&find);
+    assert_eq!(lists().len(), 2);
+    let changed = versions(&lab.json(&format!("{find} --changed --name new*")));
+    assert_eq!((changed.len(), &changed[0]["path"]), (1, &"/etc/new".into()));
+    assert_eq!(
+        lab.json(&format!("{find} --changed --name hostname"))["found"],
+        serde_json::json!([])
+    );
+    for list in lists() {
+        let bytes = fs::read(&list).expect("a list");
+        assert!(!bytes.windows(8).any(|part| part == b"hostname"), "it is not sealed");
+        // One that is damaged is none.
+        fs::write(&list, [&bytes[..100], &vec![0; bytes.len() - 100]].concat()).expect("written");
+    }
+    assert_eq!(lab.json(&find), third);
+    assert_eq!(lab.json(&find), third);
+    lab.fails(
+        "restore files find --item web --recovery-point latest --changed",
+        2,
+        "usage.invalid",
+    );
+}
+
 /// Damage of stored data is no empty disk and no missing partition: its own error, with all causes.
 #[test]
 fn damaged_stored_data_is_named() {

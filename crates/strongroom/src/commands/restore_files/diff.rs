@@ -122,7 +122,7 @@ impl DiffArgs {
             let mut found = Found::new();
             served.tree(point, path_of(&self.path).to_vec(), &mut |listed| match listed {
                 Ok((path, attributes)) => drop(found.insert(path, (0, attributes))),
-                Err(problem) => problems.add(problem),
+                Err((_, problem)) => problems.add(problem),
             })?;
             Ok::<_, Failure>(found)
         };

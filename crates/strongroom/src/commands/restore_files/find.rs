@@ -6,7 +6,8 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use strongroom_base::{PointId, codes};
-use strongroom_files::{Attributes, Files, FilesError, Time, Visited, shown};
+use strongroom_export::Listed;
+use strongroom_files::{Attributes, FilesError, Time, shown};
 
 use crate::{
     columns::{Cell, Columns},
@@ -26,7 +27,8 @@ use super::{WhereArgs, ls, path_of, path_parser, served::Served};
 /// --name takes a pattern for the last part of the path: * stands for any characters, ? for one. Upper
 /// and lower case differ. With --all-points it searches all recovery points of the item, and
 /// lists each version of a file once, with the points that have it; --recovery-point then only has
-/// to be valid.
+/// to be valid. The list of all files of a file system is kept in the cache folder, sealed: a second
+/// search, and a point in which the file system has not changed, do not read it again.
 ///
 /// What could not be read is counted, and the exit code is 7.
 #[derive(Debug, Args)]
@@ -35,7 +37,9 @@ Examples:
   strongroom restore files find --item web01 --recovery-point latest --name '*.conf'
   strongroom restore files find --item web01 --recovery-point latest --path /home --larger 1G
   strongroom restore files find --item web01 --recovery-point latest --all-points \\
-      --name 'invoice*' --changed-after 2026-11-01")]
+      --name 'invoice*' --changed-after 2026-11-01
+  strongroom restore files find --item web01 --recovery-point latest --all-points \\
+      --path /etc --changed")]
 pub(crate) struct FindArgs {
     #[command(flatten)]
     place: WhereArgs,
@@ -59,6 +63,10 @@ pub(crate) struct FindArgs {
     /// Search all recovery points of the item
     #[arg(long)]
     all_points: bool,
+
+    /// With --all-points: only files that have several versions, or that some of the points lack
+    #[arg(long, requires = "all_points")]
+    changed: bool,
 }
 
 /// What was found, as JSON.
@@ -89,6 +97,8 @@ const PROBLEMS_MAX: usize = 100;
 #[derive(Default)]
 struct Search {
     found: BTreeMap<Version, Vec<PointId>>,
+    /// Points that were searched to their end.
+    points: usize,
     problems: Vec<String>,
     problem_count: u64,
 }
@@ -108,7 +118,10 @@ impl FindArgs {
             Some(served) => self.through(&served)?,
             None => self.directly(context)?,
         };
-        let Search { found, problems, problem_count } = search;
+        let Search { mut found, points, problems, problem_count } = search;
+        if self.changed {
+            keep_changed(&mut found, points);
+        }
         let view = |((path, kind, size, modified), recovery_points): (Version, Vec<PointId>)| {
             let modified = modified.and_then(ls::moment);
             let path_hex = ls::hex_of_bytes(&path);
@@ -131,7 +144,9 @@ impl FindArgs {
             let path = path_of(&self.path).to_vec();
             let searched = served.tree(&id.to_string(), path, &mut |listed| match listed {
                 Ok((path, attributes)) => self.take(&mut search, id, &path, &attributes),
-                Err(problem) => search.problem(format!("{id}: {problem}")),
+                Err((path, problem)) => {
+                    search.problem(format!("{id}: {}: {problem}", shown(&path)));
+                }
             });
             match searched {
                 Err(failure) if failure.code() == &codes::INTERRUPTED => return Err(failure),
@@ -141,6 +156,7 @@ impl FindArgs {
                 }
                 other => other?,
             }
+            search.points = search.points.saturating_add(1);
         }
         Ok(search)
     }
@@ -166,8 +182,18 @@ impl FindArgs {
                 Err(failure) => return Err(failure),
             };
             let searched = self.place.choose(&mut opened).and_then(|volume| {
-                let mut files = Files::open(opened.reader(), &volume)?;
-                self.search(context, &mut files, id, &mut search)
+                let path = path_of(&self.path);
+                opened.tree((&vault, &point), &volume, path, &context.cancel, &mut |listed| {
+                    match listed {
+                        Listed::File { path, attributes } => {
+                            self.take(&mut search, id, path, attributes);
+                        }
+                        Listed::Failed { path, reason } => {
+                            search.problem(format!("{id}: {}: {reason}", shown(path)));
+                        }
+                    }
+                    Ok(())
+                })
             });
             match searched {
                 Err(FilesError::Cancelled) => return Err(FilesError::Cancelled.into()),
@@ -175,8 +201,9 @@ impl FindArgs {
                 Err(error) if self.all_points => {
                     search.problem(format!("{id}: {}", error.with_causes()));
                 }
-                other => other?,
+                other => drop(other?),
             }
+            search.points = search.points.saturating_add(1);
         }
         Ok(search)
     }
@@ -189,27 +216,6 @@ impl FindArgs {
         }
     }
 
-    fn search(
-        &self,
-        context: &Context,
-        files: &mut Files<'_>,
-        point: PointId,
-        search: &mut Search,
-    ) -> Result<(), FilesError> {
-        let from = files.locate(path_of(&self.path))?;
-        files.visit(&from, &context.cancel, &mut |_, visited| {
-            match visited {
-                Visited::Entry { path, attributes, .. } => {
-                    self.take(search, point, path, attributes);
-                }
-                Visited::Failed { path, error } => {
-                    search.problem(format!("{point}: {}: {}", shown(path), error.with_causes()));
-                }
-            }
-            Ok(())
-        })
-    }
-
     fn wants(&self, path: &[u8], attributes: &Attributes) -> bool {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let named = self.name.as_ref().is_none_or(|pattern| matches(pattern.as_bytes(), name));
@@ -220,6 +226,18 @@ impl FindArgs {
         let larger = self.larger.is_none_or(|size| is_file && attributes.size > size);
         named && after && larger
     }
+}
+
+/// Leaves only files that are not the same in all points.
+fn keep_changed(found: &mut BTreeMap<Version, Vec<PointId>>, points: usize) {
+    let mut versions: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    for (path, ..) in found.keys() {
+        let count = versions.entry(path.clone()).or_default();
+        *count = count.saturating_add(1);
+    }
+    found.retain(|(path, ..), of| {
+        of.len() < points || versions.get(path).is_some_and(|count| *count > 1)
+    });
 }
 
 /// Whether a name has this pattern. A character is one of UTF-8, where the name is that.

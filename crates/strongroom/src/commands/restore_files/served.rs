@@ -31,8 +31,8 @@ pub(super) struct Served {
     cancel: Cancel,
 }
 
-/// A file of a list, or what could not be read.
-pub(super) type Listed = Result<(Vec<u8>, Attributes), String>;
+/// A file of a list, or what could not be read and why.
+pub(super) type Listed = Result<(Vec<u8>, Attributes), (Vec<u8>, String)>;
 
 impl Served {
     /// The point that is named.
@@ -145,7 +145,7 @@ fn listed(line: FileLine) -> Listed {
     let path = line.path_hex.as_deref().and_then(bytes);
     let path = path.unwrap_or_else(|| line.path.clone().into_bytes());
     let Some(kind) = line.kind else {
-        return Err(line.problem.unwrap_or_else(|| format!("{}: not read", line.path)));
+        return Err((path, line.problem.unwrap_or_default()));
     };
     let kind = match kind {
         strongroom_api::FileKind::File => Kind::File,
@@ -173,7 +173,7 @@ fn listed(line: FileLine) -> Listed {
 fn bytes(hex: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|it| u8::try_from(it).ok());
     let pairs = hex.as_bytes().chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        [high, low] => Some((digit(high)? << 4) | digit(low)?),
         _ => None,
     });
     pairs.collect()
