@@ -9,6 +9,7 @@ use std::{
 use strongroom_api::{self as api, ErrorBody};
 use strongroom_base::{HostId, codes, lock, message};
 use strongroom_disk::Within;
+use strongroom_files::ReaderCommand;
 use strongroom_hypervisor::{ConnectUri, HypervisorError, Route, Scope, Settings};
 use strongroom_keys::ModuleCommand;
 use strongroom_machine::{Places, guard::GuardCommand};
@@ -31,6 +32,8 @@ pub struct ThisHost {
     pub guard: GuardCommand,
     /// How the process of a token's module is started.
     pub module: ModuleCommand,
+    /// How the process that reads file systems is started.
+    pub file_reader: ReaderCommand,
     /// Its libvirt, if one is to be used.
     pub connect: Option<String>,
     /// The storage accounts that it serves, if it serves any.

@@ -10,6 +10,7 @@
 mod access;
 mod alert;
 mod error;
+mod files;
 mod host;
 mod item;
 mod job;
@@ -26,6 +27,7 @@ mod vault;
 pub use access::*;
 pub use alert::*;
 pub use error::*;
+pub use files::*;
 pub use host::*;
 pub use item::*;
 pub use job::*;

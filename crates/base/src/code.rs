@@ -280,6 +280,7 @@ catalog! {
     FILES_DAMAGED = "files.damaged", Corrupt, "The file system contradicts itself, or is made to harm its readers.", "Choose another recovery point, or restore the disk and let the file system's own tools repair it.";
     FILES_READER = "files.reader", Unavailable, "The process that reads file systems ended, took too long or broke its protocol.", "Try again. If it happens again, the file system is damaged or made to harm its readers: restore the disk.";
     FILES_INCOMPLETE = "files.incomplete", Incomplete, "The files were delivered, except for parts that the report lists.", "See the report for each path and its reason.";
+    FILES_BUSY = "files.busy", Unavailable, "As many processes read file systems as the server lets read at a time.", "Try again in a moment. If it happens often, raise `file_readers` in the server's configuration: each takes up to 1 GiB of memory.";
 
     BACKUP_EXPIRED = "backup.expired", Conflict, "The backup gave no sign of life for so long that a reclaim, or another backup, stopped waiting for it.", "Run the backup again: it reuses what it has stored, where that still exists. If the backup did not pause, a clock is wrong: the store's, or that of a host with an earlier version, which uses its own clock. `vault reclaim` names the backups that it gave up.";
     BACKUP_SOURCE_READ = "backup.source_read", Unavailable, "A part of the source disk cannot be read.", "Repair or replace the disk; --skip-bad-blocks backs up the rest and records the skipped parts.";

@@ -64,6 +64,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("files.damaged", &["path", "reason"]),
     ("files.reader", &["path", "reason"]),
     ("files.incomplete", &["parts"]),
+    ("files.busy", &["readers"]),
     ("backup.expired", &["point"]),
     ("backup.source_read", &["disk", "range"]),
     ("backup.skipped", &["bytes", "disk", "parts"]),

@@ -10,6 +10,7 @@
 //! | `http`  | requests: tokens, keys, tries, errors |
 //! | `pages` | paged lists |
 //! | `calls` | one method for each route |
+//! | `files` | files of recovery points, as streams |
 //! | `watch` | waiting for a job |
 //! | `error` | [`ClientError`] |
 //!
@@ -17,6 +18,7 @@
 
 mod calls;
 mod error;
+mod files;
 mod http;
 mod pages;
 mod trust;
@@ -24,6 +26,7 @@ mod watch;
 
 pub use calls::{AlertQuery, ItemQuery, JobQuery, OfVault};
 pub use error::ClientError;
+pub use files::{Download, FileDownload, FileQuery};
 pub use http::{Client, Options};
 pub use pages::Pages;
 pub use trust::{Fingerprint, NotAFingerprint, Trust, pinned};

@@ -76,7 +76,11 @@ fn no_point(name: &str) -> ControlError {
 }
 
 /// A point of an item: its id, or `latest`, which is the newest that can be restored.
-async fn find_point(tx: &mut ReadTx, item: ItemId, name: &str) -> Result<Stored<PointDoc>> {
+pub(crate) async fn find_point(
+    tx: &mut ReadTx,
+    item: ItemId,
+    name: &str,
+) -> Result<Stored<PointDoc>> {
     if name == "latest" {
         let good =
             Filter::all().eq("item", item.to_string()).eq("state", PointState::Restorable.name());

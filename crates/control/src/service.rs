@@ -13,7 +13,7 @@ use strongroom_api as api;
 use strongroom_base::{Clock, Entropy, VaultId, message};
 use strongroom_catalog::{Catalog, Lease, ReadTx, Tx};
 use strongroom_orders::{
-    Agents, AllowedPlaces, Keeper, OrderId, Result as WorkResult, StorageAccounts,
+    Agents, AllowedPlaces, Keeper, OrderId, PointFiles, Result as WorkResult, StorageAccounts,
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -25,6 +25,7 @@ use crate::{
     model::SettingDoc,
     notify::Channel,
     pulse::Pulse,
+    readers::Readers,
     rights::{Caller, Operation, Target, forbidden},
     work::drivers::Drivers,
 };
@@ -56,6 +57,8 @@ pub struct Settings {
     pub alert_bundle_seconds: u32,
     /// Seconds that the secondary of storage accounts may be behind, or out of contact.
     pub storage_lag_seconds: u32,
+    /// How many processes read file systems of recovery points at once.
+    pub file_readers: u32,
 }
 
 impl Default for Settings {
@@ -73,6 +76,7 @@ impl Default for Settings {
             save_every_minutes: 60,
             alert_bundle_seconds: 30,
             storage_lag_seconds: 300,
+            file_readers: 4,
         }
     }
 }
@@ -85,6 +89,8 @@ pub struct Parts {
     pub agents: Arc<dyn Agents>,
     /// Who works on vaults.
     pub keeper: Arc<dyn Keeper>,
+    /// Who reads files of recovery points.
+    pub files: Arc<dyn PointFiles>,
     /// Who has the storage accounts open; none if this server serves none.
     pub accounts: Option<Arc<dyn StorageAccounts>>,
     /// What may be named.
@@ -108,6 +114,7 @@ pub struct Control {
     pub(crate) catalog: Catalog,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) keeper: Arc<dyn Keeper>,
+    pub(crate) files: Arc<dyn PointFiles>,
     pub(crate) accounts: Option<Arc<dyn StorageAccounts>>,
     pub(crate) places: Arc<dyn AllowedPlaces>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -133,6 +140,8 @@ pub struct Control {
     pub(crate) known: crate::access::known::Known,
     pub(crate) used: crate::access::used::Used,
     pub(crate) pulse: Pulse,
+    /// Those who read files.
+    pub(crate) readers: Readers,
     /// Figures of points, as they were counted last.
     pub(crate) points: Mutex<HashMap<VaultId, crate::figures::PointFigures>>,
     /// Vaults in which the catalog is to be saved.
@@ -142,14 +151,16 @@ pub struct Control {
 impl Control {
     /// The service, of these parts; nothing runs yet.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { catalog, agents, keeper, accounts, places, clock, readings, entropy, .. } =
-            parts;
+        let Parts { catalog, agents, keeper, files, accounts, places, clock, readings, .. } = parts;
+        let entropy = parts.entropy;
         let (channels, adopt, settings) = (parts.channels, parts.adopt, parts.settings);
         Arc::new(Self {
             started: clock.now(),
             catalog,
             agents,
             keeper,
+            files,
+            readers: Readers::new(settings.file_readers),
             accounts,
             places,
             clock,

@@ -3,7 +3,8 @@
 //! ```text
 //!  manifest ─▶ PointDisk ─▶ DiskSource: extents, read_at ─▶ a copy of the point, and what else reads disks
 //!                │              ├─▶ Shown, Overlay: exports of an NBD server ─▶ serve_disks
-//!                │              └─▶ Mount: files, over FUSE
+//!                │              ├─▶ Mount: files, over FUSE
+//!                │              └─▶ PointFiles: the process that reads file systems
 //!                └─ BlockCache, read-ahead, Trace ◀── vault::Reader
 //! ```
 //!
@@ -14,6 +15,8 @@
 
 mod ahead;
 mod cache;
+mod files;
+mod listing;
 mod load;
 mod mount;
 mod overlay;
@@ -24,6 +27,8 @@ mod trace;
 mod tree;
 
 pub use cache::{BlockCache, CacheFigures, DEFAULT_CACHE};
+pub use files::{PointFiles, is_unread};
+pub use listing::{Listed, OnListed};
 pub use mount::{DiskFile, Mount, MountError};
 pub use overlay::{Overlay, OverlayError, OverlayOf};
 pub use point_disk::PointDisk;

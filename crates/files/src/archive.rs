@@ -10,24 +10,20 @@ use std::{
     io::{self, Write},
 };
 
-use strongroom_base::{Cancel, Coded as _};
+use strongroom_base::Cancel;
 
 use crate::{
     bytes::Le,
+    content::{PROBLEMS_MAX, Problems, WHOLE, pieces},
     deliver::{Delivered, NO_NUMBER, NO_OWNER, Problem, why_no_name},
     error::{FilesError, shown},
     source::length,
-    tree::{Attributes, Fault, Kind, Piece, Time, Xattr},
+    tree::{Attributes, Fault, Kind, Time, Xattr},
     walk::{Files, Located, Visited},
-    wire::READ_MAX,
 };
 
 /// Bytes of a header, and of what everything is filled up to.
 const BLOCK: usize = 512;
-/// Files up to this size are read whole before they are written.
-const WHOLE: u64 = 16 << 20;
-/// Most problems that are listed; all are counted.
-const PROBLEMS_MAX: usize = 10_000;
 
 /// Writes a file, or a folder with all that is in it, as an archive. Names in it begin with the last part of the
 /// path. What could not be read is listed and left out.
@@ -40,31 +36,26 @@ pub fn archive(
     let parent = what.path.len().saturating_sub(what.name().map_or(0, <[u8]>::len));
     let mut work =
         Work { out, parent, done: Delivered::default(), linked: HashMap::new(), buf: Vec::new() };
-    let mut problems: Vec<(Vec<u8>, FilesError)> = Vec::new();
+    let mut problems = Problems::default();
     files.visit(what, cancel, &mut |files, visited| match visited {
         Visited::Entry { path, node, attributes } => {
             match work.entry(files, path, node, attributes) {
                 Err(Stop::All(error)) => return Err(error),
                 Err(Stop::This(error)) if files.reader().is_broken() => return Err(error),
-                Err(Stop::This(error)) => problems.push((path.to_vec(), error)),
+                Err(Stop::This(error)) => problems.add(path, &error),
                 Ok(()) if attributes.lacks_owner() => work.problem(path, NO_OWNER.to_owned()),
                 Ok(()) => {}
             }
             Ok(())
         }
         Visited::Failed { path, error } => {
-            problems.push((path.to_vec(), error));
+            problems.add(path, &error);
             Ok(())
         }
     })?;
     work.end()?;
     let mut done = work.done;
-    done.problem_count =
-        done.problem_count.saturating_add(u64::try_from(problems.len()).unwrap_or(0));
-    for (path, error) in problems.into_iter().take(PROBLEMS_MAX) {
-        let code = Some(error.code().name);
-        done.problems.push(Problem { path, code, reason: error.with_causes() });
-    }
+    problems.join(&mut done);
     Ok(done)
 }
 
@@ -234,7 +225,7 @@ impl Work<'_> {
         whole: &mut Vec<u8>,
     ) -> Result<(), FilesError> {
         let mut buf = std::mem::take(&mut self.buf);
-        let read = pieces(files, path, node, size, &mut buf, &mut |bytes| {
+        let read = pieces(files, path, node, 0..size, &mut buf, &mut |bytes| {
             whole.extend_from_slice(bytes);
             Ok(())
         });
@@ -251,7 +242,7 @@ impl Work<'_> {
         size: u64,
         buf: &mut Vec<u8>,
     ) -> Result<(), FilesError> {
-        pieces(files, path, node, size, buf, &mut |bytes| self.out.write_all(bytes))
+        pieces(files, path, node, 0..size, buf, &mut |bytes| self.out.write_all(bytes))
     }
 
     /// Two empty blocks.
@@ -263,51 +254,6 @@ impl Work<'_> {
             source,
         })
     }
-}
-
-/// Gives all bytes of a file, holes as zeros.
-fn pieces(
-    files: &mut Files<'_>,
-    path: &[u8],
-    node: u64,
-    size: u64,
-    buf: &mut Vec<u8>,
-    give: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-) -> Result<(), FilesError> {
-    let lost =
-        |source| FilesError::Target { action: "write", path: "the archive".to_owned(), source };
-    buf.resize(READ_MAX, 0);
-    let mut at = 0;
-    while at < size {
-        let rest = size.saturating_sub(at);
-        let wanted = buf.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
-        let part = buf.get_mut(..wanted).unwrap_or_default();
-        let done = match files.reader().read(path, node, at, part)? {
-            Piece::Data(len) => {
-                let bytes = part.get(..len).unwrap_or_default();
-                give(bytes).map_err(lost)?;
-                length(bytes)
-            }
-            Piece::Hole(len) => {
-                let mut left = len.min(rest);
-                let hole = left;
-                part.fill(0);
-                while left > 0 {
-                    let some = part.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    let zeros = part.get(..some).unwrap_or_default();
-                    give(zeros).map_err(lost)?;
-                    left = left.saturating_sub(length(zeros));
-                }
-                hole
-            }
-        };
-        if done == 0 {
-            let fault = Fault::damaged("fewer bytes than the file's size could be read");
-            return Err(FilesError::of_fault(path, fault));
-        }
-        at = at.saturating_add(done);
-    }
-    Ok(())
 }
 
 /// Fills the last block up.

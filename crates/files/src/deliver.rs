@@ -21,19 +21,19 @@ use strongroom_base::{Cancel, Coded as _};
 use crate::{
     error::{FilesError, shown},
     source::length,
-    tree::{Attributes, Entry, Fault, Kind, Piece, Time},
+    tree::{Attributes, Entry, Fault, Kind, Piece, Time, Xattr},
     walk::{Files, Located, child},
     wire::READ_MAX,
 };
 
 /// How deep folders may lie in each other.
-const DEPTH_MAX: usize = 400;
+pub(crate) const DEPTH_MAX: usize = 400;
 /// Most problems that are listed; all are counted.
 const PROBLEMS_MAX: usize = 10_000;
 /// Zeros of this length are left out of files.
 const HOLE: usize = 4096;
 /// The longest name of a file on this machine.
-const NAME_MAX: usize = 255;
+pub(crate) const NAME_MAX: usize = 255;
 /// Set-user-id and set-group-id.
 const SET_ID: u32 = 0o6000;
 
@@ -103,9 +103,8 @@ pub fn deliver(
         files,
         root: &root,
         to,
-        options,
         cancel,
-        done: Delivered::default(),
+        dresser: Dresser::new(options),
         linked: HashMap::new(),
         entered: HashSet::new(),
         buf: vec![0; READ_MAX],
@@ -121,9 +120,9 @@ pub fn deliver(
         work.content(place, what.node, 0)
     };
     match made {
-        Ok(()) => Ok(work.done),
+        Ok(()) => Ok(work.dresser.done),
         Err(FilesError::Target { action, path, source }) => {
-            Err(FilesError::Stopped { action, path, files: work.done.files, source })
+            Err(FilesError::Stopped { action, path, files: work.dresser.done.files, source })
         }
         Err(error) => Err(error),
     }
@@ -139,14 +138,19 @@ struct Place<'a> {
     inside: &'a [u8],
 }
 
+/// Gives files what they have besides their bytes, as far as they may have it here, and counts.
+pub(crate) struct Dresser {
+    pub(crate) options: Options,
+    pub(crate) done: Delivered,
+}
+
 struct Work<'a, 'b> {
     files: &'a mut Files<'b>,
     root: &'a OwnedFd,
     /// Its path, for errors.
     to: &'a Path,
-    options: Options,
     cancel: &'a Cancel,
-    done: Delivered,
+    dresser: Dresser,
     /// Where files with several names were delivered, by node.
     linked: HashMap<u64, Vec<u8>>,
     /// Folders that were entered: none has two places.
@@ -165,7 +169,7 @@ pub(crate) fn why_no_name(name: &[u8], most: usize) -> Option<&'static str> {
 }
 
 /// Whether nothing more can be done: the process is gone, or the disk of this machine is full.
-fn is_final(error: &FilesError) -> bool {
+pub(crate) fn is_final(error: &FilesError) -> bool {
     match error {
         FilesError::Cancelled => true,
         FilesError::Target { source, .. } => matches!(
@@ -184,14 +188,6 @@ impl Work<'_, '_> {
         let below = OsStr::from_bytes(inside.strip_prefix(b"/").unwrap_or(inside));
         let path = shown(self.to.join(below).as_os_str().as_bytes());
         FilesError::Target { action, path, source: error.into() }
-    }
-
-    fn problem(&mut self, path: &[u8], code: Option<&'static str>, reason: impl Into<String>) {
-        self.done.problem_count = self.done.problem_count.saturating_add(1);
-        if self.done.problems.len() < PROBLEMS_MAX {
-            let reason = reason.into();
-            self.done.problems.push(Problem { path: path.to_vec(), code, reason });
-        }
     }
 
     /// All entries of a folder of the volume.
@@ -227,7 +223,7 @@ impl Work<'_, '_> {
             Err(error) => {
                 let text = error.with_causes();
                 let text = text.strip_prefix(&format!("{}: ", shown(&path))).unwrap_or(&text);
-                self.problem(&path, Some(error.code().name), text);
+                self.dresser.problem(&path, Some(error.code().name), text);
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -254,7 +250,7 @@ impl Work<'_, '_> {
                 let folder = folder.map_err(|e| self.target("open", &inside, e))?;
                 let within = Place { folder: folder.as_fd(), outside: path, inside: &inside };
                 let filled = self.content(within, entry.node, depth.saturating_add(1));
-                self.done.folders = self.done.folders.saturating_add(1);
+                self.dresser.done.folders = self.dresser.done.folders.saturating_add(1);
                 // Its times last: files that are made in it change them.
                 self.dress(folder.as_fd(), attributes, entry.node, path)?;
                 filled
@@ -262,7 +258,7 @@ impl Work<'_, '_> {
             Kind::File => {
                 let again = attributes.may_be_linked();
                 if again && self.link(place, entry, name)? {
-                    self.say_if_no_owner(attributes, path);
+                    self.dresser.say_if_no_owner(attributes, path);
                     return Ok(());
                 }
                 self.file(place, entry, attributes, path, &inside)?;
@@ -278,10 +274,10 @@ impl Work<'_, '_> {
                 })?;
                 fs::symlinkat(&*goal, place.folder, name)
                     .map_err(|e| self.target("make", &inside, e))?;
-                self.done.links = self.done.links.saturating_add(1);
-                self.say_if_no_owner(attributes, path);
-                self.owner_by_name(place, name, attributes, path);
-                self.times_by_name(place, name, attributes, path);
+                self.dresser.done.links = self.dresser.done.links.saturating_add(1);
+                self.dresser.say_if_no_owner(attributes, path);
+                self.dresser.owner_by_name(place.folder, name, attributes, path);
+                self.dresser.times_by_name(place.folder, name, attributes, path);
                 Ok(())
             }
             Kind::Pipe | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice => {
@@ -308,7 +304,7 @@ impl Work<'_, '_> {
         let linked = fs::openat2(self.root, folder, flags, Mode::empty(), within)
             .and_then(|from| fs::linkat(from, there, place.folder, name, AtFlags::empty()));
         linked.map_err(|error| self.target("link", &child(place.inside, &entry.name), error))?;
-        self.done.files = self.done.files.saturating_add(1);
+        self.dresser.done.files = self.dresser.done.files.saturating_add(1);
         Ok(true)
     }
 
@@ -331,8 +327,8 @@ impl Work<'_, '_> {
                 .map_err(|error| self.target("remove", inside, error))?;
             return Err(error);
         }
-        self.done.files = self.done.files.saturating_add(1);
-        self.done.bytes = self.done.bytes.saturating_add(attributes.size);
+        self.dresser.done.files = self.dresser.done.files.saturating_add(1);
+        self.dresser.done.bytes = self.dresser.done.bytes.saturating_add(attributes.size);
         self.dress(file.as_fd(), attributes, entry.node, path)
     }
 
@@ -372,6 +368,24 @@ impl Work<'_, '_> {
         Ok(())
     }
 
+    /// Gives a file or folder what it has besides its bytes.
+    fn dress(
+        &mut self,
+        file: BorrowedFd<'_>,
+        attributes: &Attributes,
+        node: u64,
+        path: &[u8],
+    ) -> Result<(), FilesError> {
+        let xattrs = match self.files.reader().xattrs(path, node) {
+            Err(error) if is_final(&error) => return Err(error),
+            xattrs => xattrs,
+        };
+        let xattrs = xattrs.as_deref();
+        let xattrs = xattrs.map_err(|it| format!("its extended attributes: {}", it.with_causes()));
+        self.dresser.dress(file, attributes, xattrs, path);
+        Ok(())
+    }
+
     fn special(
         &mut self,
         place: Place<'_>,
@@ -381,14 +395,14 @@ impl Work<'_, '_> {
         inside: &[u8],
     ) -> Result<(), FilesError> {
         let is_device = matches!(attributes.kind, Kind::BlockDevice | Kind::CharacterDevice);
-        if is_device && self.options.trusted && attributes.device.is_none() {
+        if is_device && self.dresser.options.trusted && attributes.device.is_none() {
             return Err(FilesError::of_fault(path, Fault::unsupported(NO_NUMBER)));
         }
         let (major, minor) = attributes.device.unwrap_or((0, 0));
         let (kind, number) = match attributes.kind {
             Kind::Pipe => (FileType::Fifo, 0),
             Kind::Socket => (FileType::Socket, 0),
-            kind if !self.options.trusted => {
+            kind if !self.dresser.options.trusted => {
                 let reason = format!("a {} is delivered only with --trusted", words(kind));
                 return Err(FilesError::of_fault(path, Fault::unsupported(reason)));
             }
@@ -398,47 +412,80 @@ impl Work<'_, '_> {
         let mode = Mode::from_raw_mode(attributes.mode.unwrap_or(0o600) & 0o777);
         fs::mknodat(place.folder, name, kind, Mode::from_raw_mode(0o600), number)
             .map_err(|error| self.target("make", inside, error))?;
-        self.done.others = self.done.others.saturating_add(1);
-        self.say_if_no_owner(attributes, path);
-        self.owner_by_name(place, name, attributes, path);
+        self.dresser.done.others = self.dresser.done.others.saturating_add(1);
+        self.dresser.say_if_no_owner(attributes, path);
+        self.dresser.owner_by_name(place.folder, name, attributes, path);
         if let Err(error) = fs::chmodat(place.folder, name, mode, AtFlags::empty()) {
-            self.problem(path, None, format!("its mode: {error}"));
+            self.dresser.problem(path, None, format!("its mode: {error}"));
         }
-        self.times_by_name(place, name, attributes, path);
+        self.dresser.times_by_name(place.folder, name, attributes, path);
         Ok(())
     }
+}
 
-    fn say_if_no_owner(&mut self, of: &Attributes, path: &[u8]) {
+impl Dresser {
+    /// Nothing is delivered yet.
+    pub(crate) fn new(options: Options) -> Self {
+        Self { options, done: Delivered::default() }
+    }
+
+    /// Lists what is not delivered.
+    pub(crate) fn problem(
+        &mut self,
+        path: &[u8],
+        code: Option<&'static str>,
+        reason: impl Into<String>,
+    ) {
+        self.done.problem_count = self.done.problem_count.saturating_add(1);
+        if self.done.problems.len() < PROBLEMS_MAX {
+            let reason = reason.into();
+            self.done.problems.push(Problem { path: path.to_vec(), code, reason });
+        }
+    }
+
+    pub(crate) fn say_if_no_owner(&mut self, of: &Attributes, path: &[u8]) {
         if of.lacks_owner() {
             self.problem(path, None, NO_OWNER);
         }
     }
 
-    fn owner_by_name(&mut self, at: Place<'_>, name: &OsStr, of: &Attributes, path: &[u8]) {
+    pub(crate) fn owner_by_name(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &OsStr,
+        of: &Attributes,
+        path: &[u8],
+    ) {
         if let Some((uid, gid)) = owner(of) {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            if let Err(error) = fs::chownat(at.folder, name, Some(uid), Some(gid), flags) {
+            if let Err(error) = fs::chownat(at, name, Some(uid), Some(gid), flags) {
                 self.problem(path, None, format!("its owner: {error}"));
             }
         }
     }
 
-    fn times_by_name(&mut self, at: Place<'_>, name: &OsStr, of: &Attributes, path: &[u8]) {
+    pub(crate) fn times_by_name(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &OsStr,
+        of: &Attributes,
+        path: &[u8],
+    ) {
         if let Some(times) = times(of)
-            && let Err(error) = fs::utimensat(at.folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+            && let Err(error) = fs::utimensat(at, name, &times, AtFlags::SYMLINK_NOFOLLOW)
         {
             self.problem(path, None, format!("its times: {error}"));
         }
     }
 
     /// Gives a file or folder its owner, attributes, mode and times.
-    fn dress(
+    pub(crate) fn dress(
         &mut self,
         file: BorrowedFd<'_>,
         attributes: &Attributes,
-        node: u64,
+        xattrs: Result<&[Xattr], String>,
         path: &[u8],
-    ) -> Result<(), FilesError> {
+    ) {
         self.say_if_no_owner(attributes, path);
         let mut is_owned = true;
         if let Some((uid, gid)) = owner(attributes)
@@ -447,13 +494,9 @@ impl Work<'_, '_> {
             is_owned = false;
             self.problem(path, None, format!("its owner: {error}"));
         }
-        match self.files.reader().xattrs(path, node) {
-            Ok(xattrs) => self.xattrs(file, &xattrs, path),
-            Err(error) if is_final(&error) => return Err(error),
-            Err(error) => {
-                let reason = format!("its extended attributes: {}", error.with_causes());
-                self.problem(path, None, reason);
-            }
+        match xattrs {
+            Ok(xattrs) => self.xattrs(file, xattrs, path),
+            Err(reason) => self.problem(path, None, reason),
         }
         if let Some(mode) = attributes.mode {
             // Such a file must not lend the rights of an owner of this machine to a stranger's program.
@@ -480,10 +523,9 @@ impl Work<'_, '_> {
         {
             self.problem(path, None, format!("its times: {error}"));
         }
-        Ok(())
     }
 
-    fn xattrs(&mut self, file: BorrowedFd<'_>, xattrs: &[(Vec<u8>, Vec<u8>)], path: &[u8]) {
+    fn xattrs(&mut self, file: BorrowedFd<'_>, xattrs: &[Xattr], path: &[u8]) {
         for (name, value) in xattrs {
             // How btrfs stores a file (compressed, for example) is a matter of the place that it goes to.
             if name.starts_with(b"btrfs.") {
@@ -528,7 +570,7 @@ fn times(of: &Attributes) -> Option<Timestamps> {
 }
 
 /// Writes what is not zero. The file has its size already, and reads as zeros.
-fn write_sparse(file: &OwnedFd, offset: u64, data: &[u8]) -> rustix::io::Result<()> {
+pub(crate) fn write_sparse(file: &OwnedFd, offset: u64, data: &[u8]) -> rustix::io::Result<()> {
     let mut at = offset;
     let mut pending: Option<(u64, usize, usize)> = None;
     let mut start = 0;

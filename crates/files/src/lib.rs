@@ -15,6 +15,7 @@ mod archive;
 mod btrfs;
 mod bytes;
 mod child;
+mod content;
 mod deliver;
 mod error;
 mod exfat;
@@ -33,23 +34,28 @@ mod source;
 mod survey;
 mod tree;
 mod units;
+mod unpack;
 mod walk;
 mod wire;
 mod xfs;
+mod zip;
 
 #[doc(hidden)]
 pub mod fuzz;
 
 pub use archive::archive;
 pub use child::serve;
+pub use content::content;
 pub use deliver::{Delivered, Options, Problem, deliver};
 pub use error::{FilesError, ReadFailure, shown};
 pub use partitions::{Partition, Table, table};
 pub use probe::{Found, Reader, probe};
-pub use reader::{FileReader, Limits, NamedDisk, ReaderCommand};
+pub use reader::{FileReader, Limits, NamedDisk, ReaderCommand, Stopper};
 pub use secret::Secret;
 pub use signs::{ReplacedFiles, SameName, Signs, signs};
 pub use source::{Cached, Cursor, Part, ReadAt};
 pub use survey::{Surveyed, Volume, open, survey};
 pub use tree::{Attributes, Entry, Fault, FaultKind, Kind, Piece, Time, Tree, Xattr};
+pub use unpack::unpack;
 pub use walk::{Files, Located, Visited, Visitor};
+pub use zip::zip;

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::Shutdown,
     os::{
         fd::OwnedFd,
         unix::{net::UnixStream, process::CommandExt as _},
@@ -74,6 +75,18 @@ pub struct NamedDisk {
     pub name: String,
     /// Its bytes.
     pub bytes: Arc<dyn ReadAt>,
+}
+
+/// Ends a process from another thread: those who wait for its answer get an error.
+#[derive(Debug)]
+pub struct Stopper(UnixStream);
+
+impl Stopper {
+    /// Ends it.
+    pub fn stop(&self) {
+        // It is gone already, if this fails.
+        self.0.shutdown(Shutdown::Both).ok();
+    }
 }
 
 /// A process that reads file systems of some disks. The thread that starts it must live as long as it does.
@@ -172,6 +185,11 @@ impl FileReader {
     /// The process, as long as there is one.
     pub fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
+    }
+
+    /// What ends the process from another thread.
+    pub fn stopper(&self) -> io::Result<Stopper> {
+        self.line.socket().try_clone().map(Stopper)
     }
 
     /// Whether the process is of no use any more, so that nothing else can be read.
@@ -460,7 +478,7 @@ impl FileReader {
 
 impl Drop for FileReader {
     fn drop(&mut self) {
-        self.line.socket().shutdown(std::net::Shutdown::Both).ok();
+        self.line.socket().shutdown(Shutdown::Both).ok();
         if let Some(child) = &mut self.child {
             // It has nothing to finish.
             child.kill().ok();

@@ -42,6 +42,11 @@ impl Kind {
         }
     }
 
+    /// The same in a sentence.
+    pub fn in_words(self) -> String {
+        self.name().replace('_', " ")
+    }
+
     /// What the type bits of a mode say.
     pub const fn of_mode(mode: u32) -> Option<Self> {
         Some(match mode & 0o170_000 {

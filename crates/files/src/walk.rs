@@ -131,6 +131,25 @@ impl<'a> Files<'a> {
         Ok(Located { path, node, attributes })
     }
 
+    /// Finds a path, and follows it if it is a link itself.
+    pub fn locate_target(&mut self, path: &[u8]) -> Result<Located, FilesError> {
+        let mut found = self.locate(path)?;
+        for _ in 0..LINKS_MAX {
+            if found.attributes.kind != Kind::Link {
+                return Ok(found);
+            }
+            let target = self.reader.target(&found.path, found.node)?;
+            let folder = found.path.len().saturating_sub(found.name().map_or(0, <[u8]>::len));
+            let next = match target.first() {
+                Some(b'/') => target,
+                _ => [found.path.get(..folder).unwrap_or_default(), &target].concat(),
+            };
+            found = self.locate(&next)?;
+        }
+        let fault = Fault::new(FaultKind::NotFound, "too many links lead to it");
+        Err(FilesError::of_fault(path, fault))
+    }
+
     /// Visits a file, or a folder and all that is in it, by name. Whatever contradicts itself ends: a folder has one
     /// place.
     pub fn visit(

@@ -17,6 +17,7 @@
 //! | `image` | [`Image`]: size and root, and all arithmetic of places in the tree |
 //! | `read`  | [`NodeReader`], [`Cursor`], [`leaves`], [`blocks`]: from an image down to its blocks |
 //! | `build` | [`Builder`]: a new image from a parent and changed leaves, in one ascending pass |
+//! | `part`  | [`cover`]: the digests by which a part of an image is known |
 //! | `diff`  | [`diff()`]: the blocks in which two images differ |
 //! | `walk`  | [`visit`], [`visit_new`], [`missing`]: every digest, for marking and for copying |
 //!
@@ -40,6 +41,7 @@ mod error;
 mod hash;
 mod image;
 mod node;
+mod part;
 mod read;
 mod side;
 mod walk;
@@ -55,5 +57,6 @@ pub use error::Error;
 pub use hash::{Hasher, is_zero};
 pub use image::{Image, SizeError};
 pub use node::{DecodeError, Node};
+pub use part::{Part, cover};
 pub use read::{Blocks, Cursor, Leaf, Leaves, NodeReader, blocks, leaves};
 pub use walk::{Missing, MissingItem, Visitor, missing, visit, visit_new};

@@ -24,7 +24,8 @@
 //! All of this blocks: it is called on threads that may. An order that is cancelled ends soon, with the
 //! error `interrupted`.
 //!
-//! Storage accounts are no order: they are in the process of the service or nowhere ([`StorageAccounts`]).
+//! Storage accounts are no order: they are in the process of the service or nowhere ([`StorageAccounts`]). Neither
+//! is reading files of recovery points ([`PointFiles`]): who reads them sends their bytes while somebody waits.
 //!
 //! # Versions
 //!
@@ -42,6 +43,7 @@
 mod accounts;
 #[cfg(feature = "testing")]
 pub mod conformance;
+mod files;
 mod id;
 mod keeper;
 mod order;
@@ -49,6 +51,9 @@ mod places;
 mod watch;
 
 pub use accounts::StorageAccounts;
+pub use files::{
+    FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, PointFiles, SentFiles,
+};
 pub use id::OrderId;
 pub use keeper::{
     Absence, AbsentPoint, HeldPoint, Keeper, ReclaimDone, ReclaimOrder, RotateOrder, SavedObject,

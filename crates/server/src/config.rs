@@ -104,6 +104,7 @@ keys! {
         jobs_per_host: u32 = 2, "2", "Maximum number of jobs at the same time on a host without a setting of its own.";
         jobs_per_vault: u32 = 8, "8", "Maximum number of jobs at the same time in a vault.";
         jobs_per_store: u32 = 8, "8", "Maximum number of jobs at the same time in a store.";
+        file_readers: u32 = 4, "4", "Maximum number of processes that read files of recovery points for requests at the same time. Each takes up to 1 GiB of memory; requests that find none free for 10 seconds are refused with `files.busy`.";
         threads: u32 = 0, "0", "Threads of a job for hashing and compressing; 0: one for each processor, 4 at most.";
         limit_rate: Option<String> = None, "none", "Maximum number of bytes a second that a job reads or writes: a number, with K, M or G for KiB, MiB or GiB.";
         job_history_days: u32 = 400, "400", "Days for which ended jobs are kept.";
@@ -332,6 +333,7 @@ impl ServerConfig {
             save_every_minutes: self.save_every_minutes,
             alert_bundle_seconds: self.alert_bundle_seconds,
             storage_lag_seconds: self.storage_lag_seconds,
+            file_readers: self.file_readers,
         }
     }
 

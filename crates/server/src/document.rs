@@ -24,6 +24,7 @@ const NAMES: &[(&str, &str, bool)] = &[
     ("job", "A job: its id.", false),
     ("alert", "An alert: its id.", true),
     ("account", "A storage account: its name.", false),
+    ("request", "A request: its id, which is in the `X-Request-Id` of its answer.", true),
 ];
 
 const TAGS: &[(&str, &str)] = &[
@@ -34,6 +35,7 @@ const TAGS: &[(&str, &str)] = &[
     ("hosts", "Where machines run."),
     ("items", "Protected items."),
     ("recovery points", "Recovery points."),
+    ("files", "Files of recovery points."),
     ("jobs", "Durable units of work."),
     ("alerts", "Alerts for operators."),
     ("storage accounts", "Accounts of blobs in Azure's dialect, their keys, and their store."),
@@ -214,6 +216,10 @@ fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
     if changes && !public {
         statuses.push("409");
         statuses.push("413");
+    }
+    // A recovery point may be one that cannot be read.
+    if path.contains("/recovery-points/{point}/") {
+        statuses.push("409");
     }
     if conditional {
         statuses.push("412");

@@ -9,7 +9,7 @@ use axum::{
     routing::get,
 };
 use serde_json::Value;
-use strongroom_api::ErrorAnswer;
+use strongroom_api::{ArchiveFormat, ErrorAnswer};
 use strongroom_control::Control;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -36,6 +36,11 @@ fn described(paths: OpenApiRouter<App>) -> (Router<App>, Value) {
     ErrorAnswer::schemas(&mut schemas);
     schemas
         .push((ErrorAnswer::name().into_owned(), <ErrorAnswer as utoipa::PartialSchema>::schema()));
+    // It is named by a parameter only.
+    schemas.push((
+        <ArchiveFormat as ToSchema>::name().into_owned(),
+        <ArchiveFormat as utoipa::PartialSchema>::schema(),
+    ));
     found.components.get_or_insert_default().schemas.extend(schemas);
     (router, document::complete(found))
 }

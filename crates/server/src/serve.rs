@@ -16,7 +16,9 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
-use strongroom_agent::{Folders, LocalAgents, LocalKeeper, ThisHost, Tokens, Vaults};
+use strongroom_agent::{
+    Folders, LocalAgents, LocalKeeper, LocalPointFiles, ThisHost, Tokens, Vaults,
+};
 use strongroom_api::HostCreate;
 use strongroom_base::{Cancel, Clock, SystemClock, SystemEntropy};
 use strongroom_catalog::{Catalog, Error as CatalogError};
@@ -240,6 +242,7 @@ pub(crate) fn control(
         Ok(threads) => threads,
     };
     let keeper = LocalKeeper::new(Arc::clone(&vaults), here.name.clone(), threads);
+    let files = LocalPointFiles::new(Arc::clone(&vaults), here.file_reader.clone());
     let place = "the configuration".to_owned();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let channels = channels(&config.mail, &config.webhook, &here.name, &clock)
@@ -254,6 +257,7 @@ pub(crate) fn control(
         catalog,
         agents: Arc::new(agents),
         keeper: Arc::new(keeper),
+        files: Arc::new(files),
         accounts,
         places: Arc::new(config.allowed()),
         clock,

@@ -12,6 +12,7 @@
 //! kept locally is a cache.
 
 pub mod audit;
+mod beside;
 mod condemned;
 mod damaged;
 mod describe;

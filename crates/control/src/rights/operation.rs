@@ -76,6 +76,7 @@ operations! {
     UpdateItem = "item.update", Operator, Item, "Change which disks of an item are backed up.";
     BackupNow = "item.backup", Operator, Item, "Back up an item on demand.";
     Restore = "item.restore", Operator, Item, "Restore from an item's recovery points.";
+    ReadFiles = "item.read_files", Operator, Item, "List and download files of an item's recovery points.";
     FinishRestore = "restore.finish", Operator, Item, "Accept or undo a restore that has replaced a machine's disks.";
     ReplaceMachine = "machine.replace", Operator, Host, "Replace the disks of a machine that is not the item's own.";
     Resume = "item.resume", Operator, Item, "Resume an item's protection.";

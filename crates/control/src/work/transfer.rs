@@ -39,10 +39,10 @@ pub(super) fn is_final(error: &ErrorBody, job: &Job) -> bool {
 }
 
 /// Where a point is.
-pub(super) struct Place {
-    pub(super) vault: VaultAccess,
+pub(crate) struct Place {
+    pub(crate) vault: VaultAccess,
     /// The item's name there.
-    pub(super) item: String,
+    pub(crate) item: String,
 }
 
 impl Control {
@@ -60,7 +60,7 @@ impl Control {
     }
 
     /// Where the copy of a point is that is near its source.
-    pub(super) async fn snapshot_place(
+    pub(crate) async fn snapshot_place(
         &self,
         item: &api::Item,
         copy: &SnapshotCopy,

@@ -11,6 +11,7 @@
 mod access;
 mod accounts;
 mod costs;
+mod files;
 mod jobs;
 mod lost;
 mod notify;

@@ -15,7 +15,10 @@ use strongroom_control::{
     notify::Channel, rights::Caller,
 };
 
-use crate::outside::{Host, Machine, Named, Shared, Vaults};
+use crate::{
+    files::Files,
+    outside::{Host, Machine, Named, Shared, Vaults},
+};
 
 pub(crate) const HOUR: i64 = 3600;
 pub(crate) const DAY: i64 = 24 * HOUR;
@@ -127,6 +130,7 @@ impl World {
             catalog,
             agents: Arc::new(Host(Arc::clone(shared))),
             keeper: Arc::new(Vaults(Arc::clone(shared))),
+            files: Arc::new(Files),
             accounts: Some(shared.accounts.clone()),
             places: Arc::new(Named),
             clock: timer,

@@ -1,15 +1,12 @@
 //! What is looked at before a machine is started: the digests of all blocks, and the file systems.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
-use strongroom_base::{Cancel, Coded as _, Stage, Things};
-use strongroom_disk::{DiskError, DiskSource as _, ExtentKind};
+use strongroom_base::{Cancel, Stage, Things};
+use strongroom_disk::{DiskSource as _, ExtentKind};
 use strongroom_engine::Progress;
-use strongroom_export::PointDisk;
-use strongroom_files::{
-    FaultKind, FileReader, Files, FilesError, Limits, NamedDisk, ReadAt, ReadFailure,
-    ReaderCommand, Volume,
-};
+use strongroom_export::{PointDisk, PointFiles};
+use strongroom_files::{FaultKind, FileReader, Files, FilesError, Limits, ReaderCommand, Volume};
 use strongroom_format::Manifest;
 use strongroom_reports::Rung;
 use strongroom_vault::Vault;
@@ -46,8 +43,9 @@ pub(super) fn digests(
         match read(&disk, progress, cancel) {
             Ok(bytes) => sum = sum.saturating_add(bytes),
             Err(MachineError::Disk(error)) => {
-                let words = with_causes(&error);
-                ladder.miss(Rung::Digests, format!("disk {}: {words}", record.name));
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+                let cause = cause.unwrap_or_default();
+                ladder.miss(Rung::Digests, format!("disk {}: {error}{cause}", record.name));
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -91,49 +89,27 @@ pub(super) fn file_systems(
     point: &Manifest,
     reader: &ReaderCommand,
     ladder: &mut Ladder,
-) -> Result<()> {
-    let mut disks = Vec::new();
-    for record in &point.disks {
-        let bytes = Arc::new(Bytes(point_disk(vault, point, record)?));
-        disks.push(NamedDisk { name: record.name.clone(), bytes });
-    }
-    let names: Vec<String> = disks.iter().map(|disk| disk.name.clone()).collect();
-    let surveyed = FileReader::start(reader, disks, Limits::default())
-        .and_then(|mut reader| Ok((reader.survey()?, reader)));
-    let (volumes, mut reader) = match surveyed {
-        Ok(surveyed) => surveyed,
-        Err(error) => {
-            ladder.miss(Rung::FileSystems, with_causes(&error));
-            return Ok(());
-        }
-    };
-    let place = |volume: &Volume| {
-        let disk = volume.disk.and_then(|disk| names.get(usize::try_from(disk).ok()?));
-        match (disk, volume.partition, &volume.logical) {
-            (_, _, Some(name)) => format!("volume {name}"),
-            (Some(disk), Some(number), None) => format!("disk {disk}, partition {number}"),
-            (Some(disk), None, None) => format!("disk {disk}"),
-            (None, ..) => "a volume".to_owned(),
-        }
+) {
+    let mut files = match PointFiles::open(vault, point, None, reader, Limits::default()) {
+        Ok(files) => files,
+        Err(error) => return ladder.miss(Rung::FileSystems, error.with_causes()),
     };
     let (mut opened, mut left) = (Vec::new(), Vec::new());
-    for volume in &volumes {
-        let place = place(volume);
+    for volume in files.volumes().to_vec() {
+        let place = files.place(&volume);
         match &volume.refusal {
             Some(fault) if matches!(fault.kind, FaultKind::Damaged | FaultKind::Disk) => {
-                ladder.miss(Rung::FileSystems, format!("{place}: {}", fault.reason));
-                return Ok(());
+                return ladder.miss(Rung::FileSystems, format!("{place}: {}", fault.reason));
             }
             Some(fault) => left.push(format!("{place}: {}", fault.reason)),
-            None => match listed(&mut reader, volume) {
+            None => match listed(files.reader(), &volume) {
                 Ok(()) => opened.push(place),
                 Err(FilesError::Unsupported { reason, .. }) => {
                     left.push(format!("{place}: {reason}"));
                 }
                 Err(error) => {
-                    let words = with_causes(&error);
-                    ladder.miss(Rung::FileSystems, format!("{place}: {words}"));
-                    return Ok(());
+                    let words = error.with_causes();
+                    return ladder.miss(Rung::FileSystems, format!("{place}: {words}"));
                 }
             },
         }
@@ -143,50 +119,13 @@ pub(super) fn file_systems(
     if opened.is_empty() {
         ladder.skip(Rung::FileSystems, format!("there is none that can be read{left}"));
     } else {
-        let count = opened.len();
-        ladder.reach(
-            Rung::FileSystems,
-            None,
-            format!("{count} opened ({}){left}", opened.join(", ")),
-        );
+        let (count, places) = (opened.len(), opened.join(", "));
+        ladder.reach(Rung::FileSystems, None, format!("{count} opened ({places}){left}"));
     }
-    Ok(())
 }
 
 fn listed(reader: &mut FileReader, volume: &Volume) -> std::result::Result<(), FilesError> {
     let mut files = Files::open(reader, volume)?;
     let root = files.locate(b"/")?;
     files.list(&root).map(drop)
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
-}
-
-/// A disk of a recovery point, for those who read files.
-struct Bytes(PointDisk);
-
-impl ReadAt for Bytes {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let len = u64::try_from(buf.len()).unwrap_or(u64::MAX);
-        match offset.checked_add(len) {
-            Some(end) if end <= self.0.size() => {
-                let failure = |error: DiskError| {
-                    io::Error::other(ReadFailure { code: error.code(), cause: Box::new(error) })
-                };
-                self.0.read_at(offset, buf).map_err(failure)
-            }
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
 }

@@ -214,11 +214,9 @@ fn look_first(
     progress.set_stage(Stage::Checking);
     match &request.reader {
         Some(reader) => look::file_systems(vault, point, reader, ladder),
-        None => {
-            ladder.skip(Rung::FileSystems, "not asked for");
-            Ok(())
-        }
+        None => ladder.skip(Rung::FileSystems, "not asked for"),
     }
+    Ok(())
 }
 
 /// What a machine is started from.

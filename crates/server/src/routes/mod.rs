@@ -8,6 +8,7 @@
 mod access;
 mod accounts;
 mod audit;
+mod files;
 mod hosts;
 mod items;
 mod jobs;
@@ -34,6 +35,7 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .merge(hosts::routes())
         .merge(items::routes())
         .merge(points::routes())
+        .merge(files::routes())
         .merge(jobs::routes())
         .merge(accounts::routes())
         .merge(audit::routes())

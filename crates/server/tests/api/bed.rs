@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
-use strongroom_agent::{ModuleCommand, ThisHost};
+use strongroom_agent::{ModuleCommand, ReaderCommand, ThisHost};
 use strongroom_base::{Cancel, SystemClock};
 use strongroom_hypervisor::Settings;
 use strongroom_machine::{Places, guard::GuardCommand};
@@ -146,6 +146,10 @@ impl Bed {
                 session_places: Places::of_system(),
                 guard: GuardCommand { program: PathBuf::from("/bin/false"), arguments: Vec::new() },
                 module: ModuleCommand::this_program("no-module"),
+                file_reader: ReaderCommand {
+                    program: PathBuf::from("/bin/false"),
+                    arguments: Vec::new(),
+                },
                 connect: None,
                 accounts: None,
             },

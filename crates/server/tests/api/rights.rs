@@ -132,6 +132,7 @@ impl World {
             ("{job}", &self.job),
             ("{alert}", &self.alert),
             ("{account}", "disks"),
+            ("{request}", &self.job),
         ] {
             path = path.replace(name, value);
         }

@@ -272,6 +272,7 @@ pub(crate) fn this_host() -> Result<ThisHost, Failure> {
         session_places: hosts::places(Scope::Session),
         guard: hosts::guard()?,
         module: hosts::module(),
+        file_reader: super::restore_files::reader()?,
         connect: hosts::reachable(),
         accounts: None,
     })

@@ -20,14 +20,14 @@ use strongroom_testing::noise;
 use crate::{documented::assert_documented, harness::Lab};
 
 /// Runs a program of the system that must succeed.
-fn tool(program: &str, arguments: &[&str]) {
+pub(crate) fn tool(program: &str, arguments: &[&str]) {
     let path = "/usr/sbin:/usr/bin:/sbin:/bin";
     let output = Command::new(program).args(arguments).env("PATH", path).output().expect(program);
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
 }
 
 /// A disk with a GPT: FAT, ext4 with the files of a folder, and a partition with nothing on it.
-fn disk(lab: &Lab) {
+pub(crate) fn disk(lab: &Lab) {
     let source = lab.path("source");
     fs::create_dir_all(source.join("etc/deep/er")).expect("folders");
     fs::write(source.join("etc/hostname"), "web01\n").expect("a file");
@@ -45,11 +45,11 @@ fn disk(lab: &Lab) {
     image(lab);
 }
 
-fn tool_path(path: &Path) -> String {
+pub(crate) fn tool_path(path: &Path) -> String {
     path.to_str().expect("utf-8").to_owned()
 }
 
-fn image(lab: &Lab) {
+pub(crate) fn image(lab: &Lab) {
     let source = lab.path("source");
     let image = lab.path("disk.img");
     File::create(&image).expect("an image").set_len(96 << 20).expect("a size");
@@ -198,6 +198,62 @@ fn packed_found_and_compared() {
     let larger = lab.json(&format!("restore files find {POINT} --partition 2 --larger 2M"));
     assert_eq!(larger["found"].as_array().expect("found").len(), 1, "{larger}");
     assert_eq!(larger["found"][0]["path"], "/etc/deep/er/data");
+}
+
+/// A second search reads no file system again, and finds the same.
+#[test]
+fn lists_of_files_are_kept() {
+    let lab = backed_up();
+    let lists = || {
+        let files = lab.files(".cache").into_iter().map(|(path, _)| path);
+        files.filter(|path| path.to_string_lossy().contains("/beside/files-")).collect::<Vec<_>>()
+    };
+    let find = format!("restore files find {POINT} --partition 2 --all-points");
+    let first = lab.json(&find);
+    assert_eq!(lists().len(), 1);
+    let versions = |found: &serde_json::Value| found["found"].as_array().expect("found").clone();
+    // Another partition changes: the file system is the same.
+    let image_file = File::options().write(true).open(lab.path("disk.img")).expect("a disk");
+    image_file.write_all_at(b"something else", 5 << 20).expect("written");
+    drop(image_file);
+    lab.ok("backup --item web --disk system=disk.img");
+    let second = lab.json(&find);
+    assert_eq!(lists().len(), 1);
+    assert_eq!(versions(&second).len(), versions(&first).len());
+    let points = |it: &serde_json::Value| it["recovery_points"].as_array().expect("points").len();
+    assert!(versions(&second).iter().all(|it| points(it) == 2), "{second}");
+    assert_eq!(versions(&lab.json(&format!("{find} --changed"))).len(), 0);
+    // Below a folder, and through a link, which a list does not follow.
+    for (path, count) in [("/etc/deep", 3), ("/etc/link", 1), ("/etc/link/data", 1)] {
+        let found = lab.json(&format!("{find} --path {path}"));
+        assert_eq!(versions(&found).len(), count, "{path}: {found}");
+    }
+    lab.fails(&format!("{find} --path /etc/none"), 7, "files.incomplete");
+
+    fs::write(lab.path("source/etc/new"), "new").expect("a file");
+    image(&lab);
+    lab.ok("backup --item web --disk system=disk.img");
+    let third = lab.json(&find);
+    assert_eq!(lists().len(), 2);
+    let changed = versions(&lab.json(&format!("{find} --changed --name new*")));
+    assert_eq!((changed.len(), &changed[0]["path"]), (1, &"/etc/new".into()));
+    assert_eq!(
+        lab.json(&format!("{find} --changed --name hostname"))["found"],
+        serde_json::json!([])
+    );
+    for list in lists() {
+        let bytes = fs::read(&list).expect("a list");
+        assert!(!bytes.windows(8).any(|part| part == b"hostname"), "it is not sealed");
+        // One that is damaged is none.
+        fs::write(&list, [&bytes[..100], &vec![0; bytes.len() - 100]].concat()).expect("written");
+    }
+    assert_eq!(lab.json(&find), third);
+    assert_eq!(lab.json(&find), third);
+    lab.fails(
+        "restore files find --item web --recovery-point latest --changed",
+        2,
+        "usage.invalid",
+    );
 }
 
 /// Damage of stored data is no empty disk and no missing partition: its own error, with all causes.

@@ -37,6 +37,7 @@ mod security;
 mod server;
 mod service;
 mod service_blobs;
+mod service_files;
 mod service_killed;
 mod service_saved;
 mod service_stopped;

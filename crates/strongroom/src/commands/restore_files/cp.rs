@@ -4,7 +4,8 @@ use std::{ffi::OsString, fmt::Write as _, path::PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use strongroom_files::{Delivered, Files, Options, Volume, deliver, shown};
+use strongroom_api::{ArchiveFormat, FileProblem, FileReport};
+use strongroom_files::{Delivered, Files, Options, Volume, deliver, shown, unpack};
 
 use crate::{
     context::Context,
@@ -13,7 +14,7 @@ use crate::{
     out::Show,
 };
 
-use super::{WhereArgs, path_of, path_parser};
+use super::{WhereArgs, path_of, path_parser, served::Served};
 
 /// Copy a file or folder of a recovery point into a folder of this machine
 ///
@@ -71,16 +72,25 @@ pub(super) struct Copied {
 #[derive(Serialize)]
 struct ProblemView {
     path: String,
-    code: Option<&'static str>,
+    code: Option<String>,
     reason: String,
 }
 
 impl CpArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let copied = match self.place.served(context)? {
+            Some(served) => self.through(context, &served)?,
+            None => self.directly(context)?,
+        };
+        copied.outcome(context)
+    }
+
+    /// From the vault.
+    fn directly(&self, context: &Context) -> Result<Copied, Failure> {
         let mut opened = self.place.open(context)?;
-        let volume = opened.choose(&self.place)?;
+        let volume = self.place.choose(&mut opened)?;
         let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
-        let mut files = Files::open(&mut opened.reader, &volume)?;
+        let mut files = Files::open(opened.reader(), &volume)?;
         let found = files.locate(path_of(&self.path))?;
         for note in files.notes() {
             context.out.say(&format!("Note: {note}"));
@@ -88,15 +98,41 @@ impl CpArgs {
         let notes = files.notes().to_vec();
         let options = Options { trusted: self.trusted };
         let done = deliver(&mut files, &found, &self.to, options, &context.cancel)?;
-        let problem_count = done.problem_count;
         let to = self.to.display().to_string();
-        let copied = Copied::new(disk, &volume, &found.path, to, notes, done);
-        context.out.result(&copied)?;
-        if problem_count > 0 {
-            let parts = human::count(problem_count, "problem");
-            return Err(FaceError::FilesIncomplete(parts).into());
+        Ok(Copied::new(disk, &volume, &found.path, to, notes, done))
+    }
+
+    /// From an archive that a server sends.
+    fn through(&self, context: &Context, served: &Served) -> Result<Copied, Failure> {
+        let path = path_of(&self.path).to_vec();
+        let mut download = served.archive(path, ArchiveFormat::Tar)?;
+        let options = Options { trusted: self.trusted };
+        let done = unpack(&mut download, &self.to, options, &context.cancel);
+        // If it broke off, the server knows why.
+        let report = match (download.report(), &done) {
+            (Err(error), Err(_)) => return Err(error.into()),
+            (report, _) => report,
+        };
+        let done = done?;
+        let report = report?;
+        for note in &report.notes {
+            context.out.say(&format!("Note: {note}"));
         }
-        Ok(())
+        let to = self.to.display().to_string();
+        let (files, folders, links) = (done.files, done.folders, done.links);
+        let (others, bytes) = (done.others, done.bytes);
+        let mut copied = Copied::of_report(report, to);
+        // What was made here, not what was sent.
+        (copied.files, copied.folders, copied.links) = (files, folders, links);
+        (copied.others, copied.bytes) = (others, bytes);
+        let above = copied.path.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
+        copied.problem_count = copied.problem_count.saturating_add(done.problem_count);
+        copied.problems.extend(done.problems.into_iter().map(|problem| ProblemView {
+            path: format!("{above}{}", shown(&problem.path)),
+            code: problem.code.map(str::to_owned),
+            reason: problem.reason,
+        }));
+        Ok(copied)
     }
 }
 
@@ -112,7 +148,7 @@ impl Copied {
         let Delivered { files, folders, links, others, bytes, problems, problem_count } = done;
         let problem = |problem: strongroom_files::Problem| ProblemView {
             path: shown(&problem.path),
-            code: problem.code,
+            code: problem.code.map(str::to_owned),
             reason: problem.reason,
         };
         Self {
@@ -130,6 +166,47 @@ impl Copied {
             problems: problems.into_iter().map(problem).collect(),
             problem_count,
         }
+    }
+}
+
+impl Copied {
+    /// What a server has sent.
+    pub(super) fn of_report(report: FileReport, to: String) -> Self {
+        let problem = |problem: FileProblem| ProblemView {
+            path: problem.path,
+            code: problem.code,
+            reason: problem.reason,
+        };
+        Self {
+            disk: report.of.disk,
+            partition: report.of.partition,
+            volume: report.of.volume,
+            path: report.path,
+            to,
+            files: report.files,
+            folders: report.folders,
+            links: report.links,
+            others: report.others,
+            bytes: report.file_bytes,
+            notes: report.notes,
+            problems: report.problems.into_iter().map(problem).collect(),
+            problem_count: report.problem_count,
+        }
+    }
+
+    /// Prints it, and fails if something is missing.
+    fn outcome(&self, context: &Context) -> Result<(), Failure> {
+        context.out.result(self)?;
+        self.whole()
+    }
+
+    /// Fails if something is missing.
+    pub(super) fn whole(&self) -> Result<(), Failure> {
+        if self.problem_count > 0 {
+            let parts = human::count(self.problem_count, "problem");
+            return Err(FaceError::FilesIncomplete(parts).into());
+        }
+        Ok(())
     }
 }
 

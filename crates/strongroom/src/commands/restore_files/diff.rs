@@ -17,7 +17,7 @@ use crate::{
     values::Point,
 };
 
-use super::{WhereArgs, ls, path_of, path_parser, signs};
+use super::{WhereArgs, ls, path_of, path_parser, served::Served, signs};
 
 /// Compare two recovery points by file
 ///
@@ -112,66 +112,95 @@ impl Problems {
 
 impl DiffArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        self.place.refuse_server(context)?;
-        let vault = open_vault(context, &self.place.open, None)?;
-        let new_point = self.place.point.find(&vault)?;
-        let old_point = super::find(&vault, &new_point.item, self.from)?;
-        let (mut from, mut to) =
-            (self.place.opened(&vault, &old_point)?, self.place.opened(&vault, &new_point)?);
-        let mut problems = Problems::default();
-        let old = from.choose(&self.place)?;
-        let mut old = Files::open(&mut from.reader, &old)?;
-        let new = to.choose(&self.place)?;
-        let mut new = Files::open(&mut to.reader, &new)?;
-        let before = self.all(context, &mut old, &mut problems)?;
-        let after = self.all(context, &mut new, &mut problems)?;
         if self.suspicious {
-            let points = [&old_point, &new_point].map(|point| (point.id, point.time));
-            return signs::show(context, points, [&before, &after], &problems);
+            return self.show_signs(context);
         }
-
-        let mut changes = Vec::new();
-        let view = |path: &[u8], change| ChangeView {
-            path: shown(path),
-            path_hex: ls::hex_of_bytes(path),
-            change,
-            what: Vec::new(),
-            size_from: None,
-            size_to: None,
+        let mut problems = Problems::default();
+        let changes = match self.place.served(context)? {
+            Some(served) => self.through(&served, &mut problems)?,
+            None => self.directly(context, &mut problems)?,
         };
-        for (path, (_, attributes)) in &before {
-            if !after.contains_key(path) {
-                let size_from = Some(attributes.size);
-                changes.push(ChangeView { size_from, ..view(path, "removed") });
-            }
-        }
-        for (path, (node, attributes)) in &after {
-            let size_to = Some(attributes.size);
-            let Some((older_node, older)) = before.get(path) else {
-                changes.push(ChangeView { size_to, ..view(path, "added") });
-                continue;
-            };
-            let mut what = differences(older, attributes);
-            if what.is_empty() && self.content {
-                let pair = [(old.reader(), *older_node), (new.reader(), *node)];
-                match difference_within(context, path, pair, attributes) {
-                    Ok(difference) => what.extend(difference),
-                    Err(error @ (FilesError::Cancelled | FilesError::Reader { .. })) => {
-                        return Err(error.into());
-                    }
-                    Err(error) => problems.add(error.with_causes()),
-                }
-            }
-            if !what.is_empty() {
-                let size_from = Some(older.size);
-                changes.push(ChangeView { what, size_from, size_to, ..view(path, "changed") });
-            }
-        }
-        changes.sort_by(|a, b| a.path.cmp(&b.path));
         let problem_count = problems.count;
         let list = std::mem::take(&mut problems.list);
         context.out.result(&Compared { changes, problems: list, problem_count })?;
         problems.none()
+    }
+
+    /// Shows what the names of files say. In the vault.
+    fn show_signs(&self, context: &Context) -> Result<(), Failure> {
+        self.place.refuse_server(context)?;
+        let vault = open_vault(context, &self.place.open, None)?;
+        let to = self.place.point.find(&vault)?;
+        let from = super::find(&vault, &to.item, self.from)?;
+        let mut problems = Problems::default();
+        let mut trees = Vec::new();
+        for point in [&from, &to] {
+            let mut opened = self.place.opened(&vault, point)?;
+            let volume = self.place.choose(&mut opened)?;
+            let mut files = Files::open(opened.reader(), &volume)?;
+            trees.push(self.all(context, &mut files, &mut problems)?);
+        }
+        let [before, after] = trees.as_slice() else { return Ok(()) };
+        let points = [&from, &to].map(|point| (point.id, point.time));
+        signs::show(context, points, [before, after], &problems)
+    }
+
+    /// By a server.
+    fn through(
+        &self,
+        served: &Served,
+        problems: &mut Problems,
+    ) -> Result<Vec<ChangeView>, Failure> {
+        if self.content {
+            return Err(Failure::usage(
+                "--content compares files in a vault only: name the vault with --vault",
+            ));
+        }
+        let from = served.find(self.from)?;
+        let mut all = |point: &str| {
+            let mut found = Found::new();
+            served.tree(point, path_of(&self.path).to_vec(), &mut |listed| match listed {
+                Ok((path, attributes)) => drop(found.insert(path, (0, attributes))),
+                Err((_, problem)) => problems.add(problem),
+            })?;
+            Ok::<_, Failure>(found)
+        };
+        let (before, after) = (all(&from)?, all(&served.point()?.to_string())?);
+        Ok(compare(&before, &after, &mut |_, _, _, _| Ok(None))?)
+    }
+
+    /// In the vault.
+    fn directly(
+        &self,
+        context: &Context,
+        problems: &mut Problems,
+    ) -> Result<Vec<ChangeView>, Failure> {
+        let vault = open_vault(context, &self.place.open, None)?;
+        let to = self.place.point.find(&vault)?;
+        let from = super::find(&vault, &to.item, self.from)?;
+        let (mut from, mut to) =
+            (self.place.opened(&vault, &from)?, self.place.opened(&vault, &to)?);
+        let old = self.place.choose(&mut from)?;
+        let mut old = Files::open(from.reader(), &old)?;
+        let new = self.place.choose(&mut to)?;
+        let mut new = Files::open(to.reader(), &new)?;
+        let before = self.all(context, &mut old, problems)?;
+        let after = self.all(context, &mut new, problems)?;
+        let changes = compare(&before, &after, &mut |path, older_node, node, attributes| {
+            if !self.content {
+                return Ok(None);
+            }
+            let pair = [(old.reader(), older_node), (new.reader(), node)];
+            match difference_within(context, path, pair, attributes) {
+                Err(error @ (FilesError::Cancelled | FilesError::Reader { .. })) => Err(error),
+                Err(error) => {
+                    problems.add(error.with_causes());
+                    Ok(None)
+                }
+                difference => difference,
+            }
+        });
+        Ok(changes?)
     }
 
     /// All below the folder, by path.
@@ -194,6 +223,50 @@ impl DiffArgs {
         })?;
         Ok(found)
     }
+}
+
+/// Says what differs within two files that are alike from outside: path, both nodes, attributes.
+type Within<'a> =
+    &'a mut dyn FnMut(&[u8], u64, u64, &Attributes) -> Result<Option<&'static str>, FilesError>;
+
+/// What differs between two lists of files, by path.
+fn compare(
+    before: &Found,
+    after: &Found,
+    within: Within<'_>,
+) -> Result<Vec<ChangeView>, FilesError> {
+    let mut changes = Vec::new();
+    let view = |path: &[u8], change| ChangeView {
+        path: shown(path),
+        path_hex: ls::hex_of_bytes(path),
+        change,
+        what: Vec::new(),
+        size_from: None,
+        size_to: None,
+    };
+    for (path, (_, attributes)) in before {
+        if !after.contains_key(path) {
+            let size_from = Some(attributes.size);
+            changes.push(ChangeView { size_from, ..view(path, "removed") });
+        }
+    }
+    for (path, (node, attributes)) in after {
+        let size_to = Some(attributes.size);
+        let Some((older_node, older)) = before.get(path) else {
+            changes.push(ChangeView { size_to, ..view(path, "added") });
+            continue;
+        };
+        let mut what = differences(older, attributes);
+        if what.is_empty() {
+            what.extend(within(path, *older_node, *node, attributes)?);
+        }
+        if !what.is_empty() {
+            let size_from = Some(older.size);
+            changes.push(ChangeView { what, size_from, size_to, ..view(path, "changed") });
+        }
+    }
+    changes.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(changes)
 }
 
 /// What of a file differs. Sizes and times of folders change with what is in them, which is listed itself.

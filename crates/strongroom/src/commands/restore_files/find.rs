@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, os::unix::ffi::
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
-use strongroom_base::PointId;
-use strongroom_files::{Attributes, Files, FilesError, Time, Visited, shown};
+use strongroom_base::{PointId, codes};
+use strongroom_export::Listed;
+use strongroom_files::{Attributes, FilesError, Time, shown};
 
 use crate::{
     columns::{Cell, Columns},
@@ -19,14 +20,15 @@ use crate::{
     values,
 };
 
-use super::{WhereArgs, ls, path_of, path_parser};
+use super::{WhereArgs, ls, path_of, path_parser, served::Served};
 
 /// Find files of a recovery point by name, time and size
 ///
 /// --name takes a pattern for the last part of the path: * stands for any characters, ? for one. Upper
 /// and lower case differ. With --all-points it searches all recovery points of the item, and
 /// lists each version of a file once, with the points that have it; --recovery-point then only has
-/// to be valid.
+/// to be valid. The list of all files of a file system is kept in the cache folder, sealed: a second
+/// search, and a point in which the file system has not changed, do not read it again.
 ///
 /// What could not be read is counted, and the exit code is 7.
 #[derive(Debug, Args)]
@@ -35,7 +37,9 @@ Examples:
   strongroom restore files find --item web01 --recovery-point latest --name '*.conf'
   strongroom restore files find --item web01 --recovery-point latest --path /home --larger 1G
   strongroom restore files find --item web01 --recovery-point latest --all-points \\
-      --name 'invoice*' --changed-after 2026-11-01")]
+      --name 'invoice*' --changed-after 2026-11-01
+  strongroom restore files find --item web01 --recovery-point latest --all-points \\
+      --path /etc --changed")]
 pub(crate) struct FindArgs {
     #[command(flatten)]
     place: WhereArgs,
@@ -59,6 +63,10 @@ pub(crate) struct FindArgs {
     /// Search all recovery points of the item
     #[arg(long)]
     all_points: bool,
+
+    /// With --all-points: only files that have several versions, or that some of the points lack
+    #[arg(long, requires = "all_points")]
+    changed: bool,
 }
 
 /// What was found, as JSON.
@@ -89,6 +97,8 @@ const PROBLEMS_MAX: usize = 100;
 #[derive(Default)]
 struct Search {
     found: BTreeMap<Version, Vec<PointId>>,
+    /// Points that were searched to their end.
+    points: usize,
     problems: Vec<String>,
     problem_count: u64,
 }
@@ -104,7 +114,55 @@ impl Search {
 
 impl FindArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        self.place.refuse_server(context)?;
+        let search = match self.place.served(context)? {
+            Some(served) => self.through(&served)?,
+            None => self.directly(context)?,
+        };
+        let Search { mut found, points, problems, problem_count } = search;
+        if self.changed {
+            keep_changed(&mut found, points);
+        }
+        let view = |((path, kind, size, modified), recovery_points): (Version, Vec<PointId>)| {
+            let modified = modified.and_then(ls::moment);
+            let path_hex = ls::hex_of_bytes(&path);
+            FoundView { path: shown(&path), path_hex, kind, size, modified, recovery_points }
+        };
+        let found = found.into_iter().map(view).collect();
+        context.out.result(&FoundList { found, problems, problem_count })?;
+        if problem_count > 0 {
+            let parts = human::count(problem_count, "problem");
+            return Err(FaceError::FilesIncomplete(parts).into());
+        }
+        Ok(())
+    }
+
+    /// By a server.
+    fn through(&self, served: &Served) -> Result<Search, Failure> {
+        let points = if self.all_points { served.points()? } else { vec![served.point()?] };
+        let mut search = Search::default();
+        for id in points {
+            let path = path_of(&self.path).to_vec();
+            let searched = served.tree(&id.to_string(), path, &mut |listed| match listed {
+                Ok((path, attributes)) => self.take(&mut search, id, &path, &attributes),
+                Err((path, problem)) => {
+                    search.problem(format!("{id}: {}: {problem}", shown(&path)));
+                }
+            });
+            match searched {
+                Err(failure) if failure.code() == &codes::INTERRUPTED => return Err(failure),
+                // The folder, or the partition, was not always there.
+                Err(failure) if self.all_points => {
+                    search.problem(format!("{id}: {}", failure.message()));
+                }
+                other => other?,
+            }
+            search.points = search.points.saturating_add(1);
+        }
+        Ok(search)
+    }
+
+    /// In the vault.
+    fn directly(&self, context: &Context) -> Result<Search, Failure> {
         let vault = open_vault(context, &self.place.open, None)?;
         let chosen = self.place.point.find(&vault)?;
         let points = if self.all_points {
@@ -123,9 +181,19 @@ impl FindArgs {
                 }
                 Err(failure) => return Err(failure),
             };
-            let searched = opened.choose(&self.place).and_then(|volume| {
-                let mut files = Files::open(&mut opened.reader, &volume)?;
-                self.search(context, &mut files, id, &mut search)
+            let searched = self.place.choose(&mut opened).and_then(|volume| {
+                let path = path_of(&self.path);
+                opened.tree((&vault, &point), &volume, path, &context.cancel, &mut |listed| {
+                    match listed {
+                        Listed::File { path, attributes } => {
+                            self.take(&mut search, id, path, attributes);
+                        }
+                        Listed::Failed { path, reason } => {
+                            search.problem(format!("{id}: {}: {reason}", shown(path)));
+                        }
+                    }
+                    Ok(())
+                })
             });
             match searched {
                 Err(FilesError::Cancelled) => return Err(FilesError::Cancelled.into()),
@@ -133,46 +201,19 @@ impl FindArgs {
                 Err(error) if self.all_points => {
                     search.problem(format!("{id}: {}", error.with_causes()));
                 }
-                other => other?,
+                other => drop(other?),
             }
+            search.points = search.points.saturating_add(1);
         }
-        let Search { found, problems, problem_count } = search;
-        let view = |((path, kind, size, modified), recovery_points): (Version, Vec<PointId>)| {
-            let modified = modified.and_then(ls::moment);
-            let path_hex = ls::hex_of_bytes(&path);
-            FoundView { path: shown(&path), path_hex, kind, size, modified, recovery_points }
-        };
-        let found = found.into_iter().map(view).collect();
-        context.out.result(&FoundList { found, problems, problem_count })?;
-        if problem_count > 0 {
-            let parts = human::count(problem_count, "problem");
-            return Err(FaceError::FilesIncomplete(parts).into());
-        }
-        Ok(())
+        Ok(search)
     }
 
-    fn search(
-        &self,
-        context: &Context,
-        files: &mut Files<'_>,
-        point: PointId,
-        search: &mut Search,
-    ) -> Result<(), FilesError> {
-        let from = files.locate(path_of(&self.path))?;
-        files.visit(&from, &context.cancel, &mut |_, visited| {
-            match visited {
-                Visited::Entry { path, attributes, .. } if self.wants(path, attributes) => {
-                    let kind = attributes.kind.name();
-                    let version = (path.to_vec(), kind, attributes.size, attributes.modified);
-                    search.found.entry(version).or_default().push(point);
-                }
-                Visited::Entry { .. } => {}
-                Visited::Failed { path, error } => {
-                    search.problem(format!("{point}: {}: {}", shown(path), error.with_causes()));
-                }
-            }
-            Ok(())
-        })
+    /// Keeps a file if it is wanted.
+    fn take(&self, search: &mut Search, point: PointId, path: &[u8], of: &Attributes) {
+        if self.wants(path, of) {
+            let version = (path.to_vec(), of.kind.name(), of.size, of.modified);
+            search.found.entry(version).or_default().push(point);
+        }
     }
 
     fn wants(&self, path: &[u8], attributes: &Attributes) -> bool {
@@ -185,6 +226,18 @@ impl FindArgs {
         let larger = self.larger.is_none_or(|size| is_file && attributes.size > size);
         named && after && larger
     }
+}
+
+/// Leaves only files that are not the same in all points.
+fn keep_changed(found: &mut BTreeMap<Version, Vec<PointId>>, points: usize) {
+    let mut versions: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    for (path, ..) in found.keys() {
+        let count = versions.entry(path.clone()).or_default();
+        *count = count.saturating_add(1);
+    }
+    found.retain(|(path, ..), of| {
+        of.len() < points || versions.get(path).is_some_and(|count| *count > 1)
+    });
 }
 
 /// Whether a name has this pattern. A character is one of UTF-8, where the name is that.

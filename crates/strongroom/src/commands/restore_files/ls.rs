@@ -5,6 +5,8 @@ use std::{ffi::OsString, fmt::Write as _};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
+use strongroom_api::{FileEntry, FileListing, PointVolume, PointVolumes};
+use strongroom_export::{PointFiles, is_unread};
 use strongroom_files::{Attributes, Entry, Files, FilesError, Kind, Located, Time, shown};
 
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
     out::Show,
 };
 
-use super::{Opened, WhereArgs, is_unread, path_of, path_parser};
+use super::{WhereArgs, path_of, path_parser};
 
 /// List the file systems of a recovery point, or the files in one of their folders
 ///
@@ -124,17 +126,29 @@ pub(super) fn hex_of_bytes(bytes: &[u8]) -> Option<String> {
 
 impl LsArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        let mut opened = self.place.open(context)?;
         let path = self.path.as_ref().map(path_of);
-        let named = self.place.is_named();
-        let path = match (path, named) {
-            (None, false) => return list_volumes(context, &mut opened),
-            (Some(path), _) => path.to_vec(),
-            (None, true) => b"/".to_vec(),
+        let path = match (path, self.place.is_named()) {
+            (None, false) => None,
+            (Some(path), _) => Some(path.to_vec()),
+            (None, true) => Some(b"/".to_vec()),
         };
-        let volume = opened.choose(&self.place)?;
+        if let Some(served) = self.place.served(context)? {
+            return match path {
+                None => list_served_volumes(context, served.volumes()?),
+                Some(path) => {
+                    let listing = Listing::from(served.list(path, self.xattrs)?);
+                    for note in &listing.notes {
+                        context.out.say(&format!("Note: {note}"));
+                    }
+                    context.out.result(&listing)
+                }
+            };
+        }
+        let mut opened = self.place.open(context)?;
+        let Some(path) = path else { return list_volumes(context, &mut opened) };
+        let volume = self.place.choose(&mut opened)?;
         let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
-        let mut files = Files::open(&mut opened.reader, &volume)?;
+        let mut files = Files::open(opened.reader(), &volume)?;
         let found = files.locate(&path)?;
         let entries = if found.attributes.kind == Kind::Folder {
             files.list(&found)?
@@ -259,18 +273,92 @@ impl EntryView {
 }
 
 /// Lists the volumes. If a part of the disks could not be read, that is said after the list.
-fn list_volumes(context: &Context, opened: &mut Opened) -> Result<(), Failure> {
+fn list_volumes(context: &Context, opened: &mut PointFiles) -> Result<(), Failure> {
     context.out.result(&volumes(opened))?;
-    let Some(error) = opened.reader.missed() else { return Ok(()) };
-    if opened.volumes.iter().all(|volume| volume.refusal.is_some()) {
+    let Some(error) = opened.reader().missed() else { return Ok(()) };
+    if opened.volumes().iter().all(|volume| volume.refusal.is_some()) {
         return Err(error.into());
     }
-    let unread = opened.volumes.iter().filter(|volume| is_unread(volume)).count();
+    let unread = opened.volumes().iter().filter(|volume| is_unread(volume)).count();
     let unread = u64::try_from(unread).unwrap_or(u64::MAX).max(1);
     Err(FaceError::FilesIncomplete(human::count(unread, "problem")).into())
 }
 
-fn volumes(opened: &Opened) -> VolumeList {
+/// The same, of a server's answer.
+fn list_served_volumes(context: &Context, found: PointVolumes) -> Result<(), Failure> {
+    let PointVolumes { volumes, unread } = found;
+    let none_is_readable = volumes.iter().all(|volume| !volume.readable);
+    let count = volumes.iter().filter(|volume| volume.unread).count();
+    let volumes = volumes.into_iter().map(VolumeView::from).collect();
+    context.out.result(&VolumeList { volumes })?;
+    let Some(error) = unread else { return Ok(()) };
+    if none_is_readable {
+        return Err(FaceError::Answered(Box::new(error)).into());
+    }
+    let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
+    Err(FaceError::FilesIncomplete(human::count(count, "problem")).into())
+}
+
+impl From<PointVolume> for VolumeView {
+    fn from(of: PointVolume) -> Self {
+        let PointVolume { disk, partition, volume, scheme, name, offset_bytes, .. } = of;
+        let PointVolume { size_bytes, file_system, label, uuid, readable, reason, .. } = of;
+        Self {
+            disk,
+            partition,
+            volume,
+            scheme,
+            name,
+            offset_bytes,
+            size_bytes,
+            file_system,
+            label,
+            uuid,
+            readable,
+            reason,
+            notes: of.notes,
+        }
+    }
+}
+
+impl From<FileListing> for Listing {
+    fn from(of: FileListing) -> Self {
+        Self {
+            disk: of.of.disk,
+            partition: of.of.partition,
+            volume: of.of.volume,
+            file_system: of.file_system,
+            path: of.path,
+            notes: of.notes,
+            entries: of.entries.into_iter().map(EntryView::from).collect(),
+        }
+    }
+}
+
+impl From<FileEntry> for EntryView {
+    fn from(of: FileEntry) -> Self {
+        let xattr =
+            |it: strongroom_api::FileXattr| XattrView { name: it.name, value_hex: it.value_hex };
+        Self {
+            name: of.name,
+            name_hex: of.name_hex,
+            kind: of.kind.map(strongroom_api::FileKind::name),
+            size: of.size_bytes,
+            modified: of.modified,
+            mode: of.mode,
+            uid: of.uid,
+            gid: of.gid,
+            links: of.links,
+            device: of.device,
+            target: of.target,
+            target_hex: of.target_hex,
+            xattrs: of.xattrs.map(|all| all.into_iter().map(xattr).collect()),
+            problem: of.problem,
+        }
+    }
+}
+
+fn volumes(opened: &PointFiles) -> VolumeList {
     let view = |volume: &strongroom_files::Volume| VolumeView {
         disk: volume.disk.map(|_| opened.disk(volume).to_owned()),
         partition: volume.partition,
@@ -286,7 +374,7 @@ fn volumes(opened: &Opened) -> VolumeList {
         reason: volume.refusal.as_ref().map(ToString::to_string),
         notes: volume.notes.clone(),
     };
-    VolumeList { volumes: opened.volumes.iter().map(view).collect() }
+    VolumeList { volumes: opened.volumes().iter().map(view).collect() }
 }
 
 fn text(text: Option<&str>) -> Cell {

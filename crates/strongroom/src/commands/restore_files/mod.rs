@@ -3,12 +3,7 @@
 //! Strangers' file systems are read by a process of their own (`strongroom_files`), which is this program again.
 
 use std::{
-    env,
-    ffi::OsString,
-    fs::File,
-    io::{self, Read as _},
-    os::unix::ffi::OsStrExt as _,
-    path::PathBuf,
+    env, ffi::OsString, fs::File, io::Read as _, os::unix::ffi::OsStrExt as _, path::PathBuf,
     sync::Arc,
 };
 
@@ -16,13 +11,8 @@ use clap::{
     Args, Subcommand,
     builder::{OsStringValueParser, TypedValueParser},
 };
-use strongroom_base::Coded as _;
-use strongroom_disk::{DiskError, DiskSource};
-use strongroom_export::PointDisk;
-use strongroom_files::{
-    FaultKind, FileReader, FilesError, Limits, NamedDisk, ReadAt, ReadFailure, ReaderCommand,
-    Secret, Volume,
-};
+use strongroom_export::PointFiles;
+use strongroom_files::{FilesError, Limits, ReaderCommand, Secret, Volume};
 use strongroom_format::Manifest;
 use strongroom_vault::Vault;
 
@@ -34,6 +24,7 @@ use crate::{
     values,
 };
 
+use self::served::Served;
 use super::recoverypoint::{PointArgs, find};
 
 mod cp;
@@ -41,8 +32,10 @@ mod diff;
 mod find;
 mod ls;
 mod mount;
+mod served;
 mod signs;
 mod tar;
+mod zip;
 
 /// The first argument of the process that reads file systems.
 pub(crate) const READER: &str = "file-reader";
@@ -56,6 +49,7 @@ pub(crate) enum FilesCommand {
     Ls(ls::LsArgs),
     Cp(cp::CpArgs),
     Tar(tar::TarArgs),
+    Zip(zip::ZipArgs),
     Find(Box<find::FindArgs>),
     Diff(Box<diff::DiffArgs>),
     Mount(mount::MountArgs),
@@ -67,6 +61,7 @@ impl FilesCommand {
             Self::Ls(args) => args.run(context),
             Self::Cp(args) => args.run(context),
             Self::Tar(args) => args.run(context),
+            Self::Zip(args) => args.run(context),
             Self::Find(args) => args.run(context),
             Self::Diff(args) => args.run(context),
             Self::Mount(args) => args.run(context),
@@ -92,43 +87,12 @@ pub(crate) struct WhereArgs {
     #[arg(long, value_name = "GROUP/NAME", conflicts_with = "partition")]
     volume: Option<String>,
 
-    /// A file with the passphrase or key of encrypted volumes (LUKS); several are tried
+    /// A file with the passphrase or key of encrypted volumes (LUKS); several are tried. Without a server
     #[arg(long, value_name = "FILE")]
     luks_key_file: Vec<PathBuf>,
 
     #[command(flatten)]
     open: OpenArgs,
-}
-
-/// A disk of a recovery point, for those who read files.
-struct Bytes(PointDisk);
-
-impl ReadAt for Bytes {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let len = u64::try_from(buf.len()).unwrap_or(u64::MAX);
-        match offset.checked_add(len) {
-            Some(end) if end <= self.0.size() => {
-                // The code of the cause stays that of the error.
-                let failure = |error: DiskError| {
-                    io::Error::other(ReadFailure { code: error.code(), cause: Box::new(error) })
-                };
-                self.0.read_at(offset, buf).map_err(failure)
-            }
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-}
-
-/// A recovery point whose files can be read.
-struct Opened {
-    reader: FileReader,
-    /// Names of the disks, as volumes count them.
-    disks: Vec<String>,
-    volumes: Vec<Volume>,
 }
 
 impl WhereArgs {
@@ -137,49 +101,46 @@ impl WhereArgs {
         self.disk.is_some() || self.partition.is_some() || self.volume.is_some()
     }
 
+    /// The server that is asked, if one is.
+    fn served(&self, context: &Context) -> Result<Option<Served>, Failure> {
+        if self.point.of.is_direct(context, &self.open)? {
+            return Ok(None);
+        }
+        if !self.luks_key_file.is_empty() {
+            return Err(Failure::usage(
+                "--luks-key-file works on a vault directly, as no server gets the secret: name the vault with --vault",
+            ));
+        }
+        Served::new(context, self).map(Some)
+    }
+
+    /// Refuses a server, for what works on a vault only.
     fn refuse_server(&self, context: &Context) -> Result<(), Failure> {
         if self.point.of.is_direct(context, &self.open)? {
             return Ok(());
         }
-        Err(Failure::usage(
-            "restore files works without a server only: name the vault with --vault",
-        ))
+        Err(Failure::usage("this works on a vault directly: name the vault with --vault"))
     }
 
     /// Opens the point and looks at its disks.
-    fn open(&self, context: &Context) -> Result<Opened, Failure> {
-        self.refuse_server(context)?;
+    fn open(&self, context: &Context) -> Result<PointFiles, Failure> {
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
         self.opened(&vault, &point)
     }
 
-    fn opened(&self, vault: &Arc<Vault>, point: &Manifest) -> Result<Opened, Failure> {
-        let wanted = |name: &str| self.disk.as_deref().is_none_or(|disk| disk == name);
-        let records: Vec<_> = point.disks.iter().filter(|disk| wanted(&disk.name)).collect();
-        if records.is_empty() {
-            let names: Vec<&str> = point.disks.iter().map(|disk| disk.name.as_str()).collect();
-            let reason = match &self.disk {
-                Some(disk) => format!("there is no disk {disk}; there are {}", names.join(", ")),
-                None => "the recovery point has no disks".to_owned(),
-            };
-            return Err(FilesError::Volume { reason }.into());
-        }
-        let mut disks = Vec::new();
-        for record in &records {
-            let bytes = PointDisk::new(vault, record)
-                .map_err(|error| FaceError::Bug(format!("a recorded size: {error}")))?;
-            disks.push(NamedDisk { name: record.name.clone(), bytes: Arc::new(Bytes(bytes)) });
-        }
-        let (command, limits) = (reader()?, Limits::default());
-        let mut reader = FileReader::start(&command, disks, limits)?;
+    fn opened(&self, vault: &Arc<Vault>, point: &Manifest) -> Result<PointFiles, Failure> {
+        let (disk, command, limits) = (self.disk.as_deref(), reader()?, Limits::default());
+        let mut files = PointFiles::open(vault, point, disk, &command, limits)?;
         if !self.luks_key_file.is_empty() {
-            let secrets = secrets(&self.luks_key_file)?;
-            reader.unlock(&command, secrets, limits)?;
+            files.unlock(&command, secrets(&self.luks_key_file)?, limits)?;
         }
-        let volumes = reader.survey()?;
-        let disks = records.iter().map(|record| record.name.clone()).collect();
-        Ok(Opened { reader, disks, volumes })
+        Ok(files)
+    }
+
+    /// The one volume that is meant.
+    fn choose(&self, opened: &mut PointFiles) -> Result<Volume, FilesError> {
+        opened.choose(self.partition, self.volume.as_deref())
     }
 }
 
@@ -201,82 +162,13 @@ fn secrets(files: &[PathBuf]) -> Result<Vec<Secret>, Failure> {
 }
 
 /// How the process that reads is started: by our own program.
-pub(super) fn reader() -> Result<ReaderCommand, Failure> {
+pub(crate) fn reader() -> Result<ReaderCommand, Failure> {
     let program = env::current_exe().map_err(|source| FaceError::Local {
         path: "/proc/self/exe".into(),
         action: "find",
         source,
     })?;
     Ok(ReaderCommand { program, arguments: vec![READER.to_owned()] })
-}
-
-/// Whether what is on it is not known, as the disk cannot be read there.
-fn is_unread(volume: &Volume) -> bool {
-    volume.refusal.as_ref().is_some_and(|fault| fault.kind == FaultKind::Disk)
-}
-
-impl Opened {
-    /// The name of a volume's disk.
-    fn disk(&self, volume: &Volume) -> &str {
-        let index = volume.disk.and_then(|disk| usize::try_from(disk).ok());
-        index.and_then(|index| self.disks.get(index)).map_or("", String::as_str)
-    }
-
-    /// What people call a volume.
-    fn place(&self, volume: &Volume) -> String {
-        match (volume.partition, &volume.logical) {
-            (_, Some(name)) => format!("volume {name}"),
-            (Some(number), None) => format!("disk {}, partition {number}", self.disk(volume)),
-            (None, None) => format!("disk {}", self.disk(volume)),
-        }
-    }
-
-    /// The one volume that is meant. If it cannot be known, or not be read, because the disk cannot be read, that is
-    /// the error.
-    fn choose(&mut self, place: &WhereArgs) -> Result<Volume, FilesError> {
-        let missed = self.reader.missed();
-        let named = |volume: &&Volume| {
-            (place.partition.is_none() || volume.partition == place.partition)
-                && (place.volume.is_none() || volume.logical == place.volume)
-        };
-        let named: Vec<&Volume> = self.volumes.iter().filter(named).collect();
-        let may_be =
-            |volume: &&Volume| volume.refusal.is_none() || (missed.is_some() && is_unread(volume));
-        let candidates: Vec<&Volume> = named.iter().copied().filter(may_be).collect();
-        let list = |volumes: &[&Volume]| {
-            let names: Vec<String> = volumes.iter().map(|volume| self.place(volume)).collect();
-            names.join("; ")
-        };
-        match (candidates.as_slice(), named.as_slice(), missed) {
-            ([one], _, Some(error)) if is_unread(one) => Err(error),
-            ([one], _, _) => Ok((*one).clone()),
-            ([], [one], _) => {
-                let reason = one.refusal.as_ref().map(ToString::to_string).unwrap_or_default();
-                let kind = one.file_system.as_deref().unwrap_or("unknown");
-                let reason = format!("{kind}: {reason}");
-                Err(FilesError::Unsupported { path: self.place(one), reason })
-            }
-            // It may lie where the disk cannot be read.
-            ([], _, Some(error)) => Err(error),
-            ([], [], None) => {
-                let reason = format!("there is no such partition; there are: {}", {
-                    list(&self.volumes.iter().collect::<Vec<_>>())
-                });
-                Err(FilesError::Volume { reason })
-            }
-            ([], _, None) => {
-                let reason = format!("none of these can be read: {}", list(&named));
-                Err(FilesError::Volume { reason })
-            }
-            (several, _, _) => {
-                let reason = format!(
-                    "several file systems are there; name one by --disk, --partition or --volume: {}",
-                    list(several)
-                );
-                Err(FilesError::Volume { reason })
-            }
-        }
-    }
 }
 
 /// Takes every path that names something.

@@ -17,7 +17,7 @@ use crate::{
     open::open_vault,
 };
 
-use super::{Opened, WhereArgs};
+use super::WhereArgs;
 
 /// Mount the files of a recovery point in an empty folder, to look at and copy from
 ///
@@ -70,9 +70,9 @@ impl MountArgs {
         let vault = open_vault(context, &self.place.open, None)?;
         let point = self.place.point.find(&vault)?;
         let mut opened = self.place.opened(&vault, &point)?;
-        let volume = opened.choose(&self.place)?;
+        let volume = self.place.choose(&mut opened)?;
         let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
-        let Opened { mut reader, .. } = opened;
+        let mut reader = opened.into_reader();
         let (root, notes) = reader.open(&volume)?;
         let tree = FileTree::new(reader, root, SystemTime::from(point.time));
         let mount = Mount::start_tree(&self.folder, tree, self.allow_other)?;

@@ -9,17 +9,17 @@ use std::{
 };
 
 use clap::Args;
+use strongroom_api::ArchiveFormat;
 use strongroom_disk::DiskError;
-use strongroom_files::{Files, archive};
+use strongroom_files::{Files, archive, zip};
 
 use crate::{
     context::Context,
     error::{FaceError, Failure},
-    human,
     out::Show as _,
 };
 
-use super::{WhereArgs, cp::Copied, path_of, path_parser};
+use super::{WhereArgs, cp::Copied, path_of, path_parser, served};
 
 /// Write a file or folder of a recovery point as a tar archive
 ///
@@ -104,40 +104,63 @@ fn exists(path: &Path) -> Failure {
 
 impl TarArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        let mut opened = self.place.open(context)?;
-        let volume = opened.choose(&self.place)?;
+        pack(context, &self.place, &self.path, self.to.as_deref(), ArchiveFormat::Tar)
+    }
+}
+
+/// Writes an archive to a file or to standard output.
+pub(super) fn pack(
+    context: &Context,
+    place: &WhereArgs,
+    path: &OsString,
+    to: Option<&Path>,
+    format: ArchiveFormat,
+) -> Result<(), Failure> {
+    let named = to.map_or("standard output".to_owned(), |to| to.display().to_string());
+    let copied = if let Some(served) = place.served(context)? {
+        let download = served.archive(path_of(path).to_vec(), format)?;
+        let (partial, out) = target(to)?;
+        let mut out = BufWriter::with_capacity(1 << 20, out);
+        let report = served::copy(download, &mut out, &named)?;
+        partial.map_or(Ok(()), Partial::finish)?;
+        for note in &report.notes {
+            context.out.say(&format!("Note: {note}"));
+        }
+        Copied::of_report(report, named)
+    } else {
+        let mut opened = place.open(context)?;
+        let volume = place.choose(&mut opened)?;
         let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
-        let mut files = Files::open(&mut opened.reader, &volume)?;
-        let found = files.locate(path_of(&self.path))?;
-        let (partial, out): (_, Box<dyn Write>) = match &self.to {
-            Some(to) => {
-                let (partial, file) = Partial::make(to)?;
-                (Some(partial), Box::new(file))
-            }
-            None => (None, Box::new(io::stdout().lock())),
-        };
+        let mut files = Files::open(opened.reader(), &volume)?;
+        let found = files.locate(path_of(path))?;
+        let (partial, out) = target(to)?;
         for note in files.notes() {
             context.out.say(&format!("Note: {note}"));
         }
         let notes = files.notes().to_vec();
         let mut out = BufWriter::with_capacity(1 << 20, out);
-        let done = archive(&mut files, &found, &mut out, &context.cancel)?;
-        if let Some(partial) = partial {
-            partial.finish()?;
+        let done = match format {
+            ArchiveFormat::Tar => archive(&mut files, &found, &mut out, &context.cancel)?,
+            ArchiveFormat::Zip => zip(&mut files, &found, &mut out, &context.cancel)?,
+        };
+        partial.map_or(Ok(()), Partial::finish)?;
+        Copied::new(disk, &volume, &found.path, named, notes, done)
+    };
+    if to.is_some() {
+        context.out.result(&copied)?;
+    } else {
+        context.out.say(copied.show().trim_end());
+    }
+    copied.whole()
+}
+
+/// Where an archive goes, and its file under an unfinished name if it is one.
+fn target(to: Option<&Path>) -> Result<(Option<Partial>, Box<dyn Write>), Failure> {
+    match to {
+        Some(to) => {
+            let (partial, file) = Partial::make(to)?;
+            Ok((Some(partial), Box::new(file)))
         }
-        let problem_count = done.problem_count;
-        let to =
-            self.to.as_ref().map_or("standard output".to_owned(), |to| to.display().to_string());
-        let copied = Copied::new(disk, &volume, &found.path, to, notes, done);
-        if self.to.is_some() {
-            context.out.result(&copied)?;
-        } else {
-            context.out.say(copied.show().trim_end());
-        }
-        if problem_count > 0 {
-            let parts = human::count(problem_count, "problem");
-            return Err(FaceError::FilesIncomplete(parts).into());
-        }
-        Ok(())
+        None => Ok((None, Box::new(io::stdout().lock()))),
     }
 }

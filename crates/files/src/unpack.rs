@@ -1,0 +1,618 @@
+//! Files out of an archive, as [`archive`](crate::archive()) writes it, into a folder of this machine.
+//!
+//! The archive comes from elsewhere, and its names from strangers. What holds for delivery holds here: a file is made
+//! by its name in a folder that is open, and only in folders that were made for it; nothing is followed and nothing
+//! that exists is overwritten. An archive that ends too early leaves no short file, and is an error.
+
+use std::{
+    collections::HashSet,
+    ffi::{CString, OsStr},
+    hash::{BuildHasher as _, RandomState},
+    io::{self, Read},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use strongroom_base::{Cancel, Coded as _};
+use tar::{Archive, EntryType};
+
+use crate::{
+    deliver::{
+        DEPTH_MAX, Delivered, Dresser, NAME_MAX, Options, is_final, why_no_name, write_sparse,
+    },
+    error::{FilesError, shown},
+    source::length,
+    tree::{Attributes, Fault, Kind, Time, Xattr},
+    wire::READ_MAX,
+};
+
+/// Bytes of the name of the archive, in errors.
+const ARCHIVE: &str = "the archive";
+
+/// Unpacks an archive into a folder, which is made if its parent exists. Errors that concern one file are listed, by
+/// their path in the archive after a `/`; only what stops everything is returned.
+pub fn unpack(
+    from: &mut dyn Read,
+    to: &Path,
+    options: Options,
+    cancel: &Cancel,
+) -> Result<Delivered, FilesError> {
+    let target = |action, source: io::Error| FilesError::Target {
+        action,
+        path: to.display().to_string(),
+        source,
+    };
+    match fs::mkdir(to, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(target("make", error.into())),
+    }
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = fs::open(to, flags, Mode::empty()).map_err(|e| target("open", e.into()))?;
+    let mut work = Work {
+        root,
+        to,
+        cancel,
+        dresser: Dresser::new(options),
+        folders: Vec::new(),
+        made: HashSet::new(),
+        hasher: RandomState::new(),
+        buf: vec![0; READ_MAX],
+    };
+    match work.all(from) {
+        Ok(()) => Ok(work.dresser.done),
+        Err(FilesError::Target { action, path, source }) => {
+            Err(FilesError::Stopped { action, path, files: work.dresser.done.files, source })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A folder that was made, until all in it is.
+struct Folder {
+    /// Its path in the archive.
+    path: Vec<u8>,
+    /// None of a folder that could not be made: what is in it is left out with it.
+    made: Option<OwnedFd>,
+    attributes: Attributes,
+    xattrs: Vec<Xattr>,
+}
+
+struct Work<'a> {
+    root: OwnedFd,
+    to: &'a Path,
+    cancel: &'a Cancel,
+    dresser: Dresser,
+    /// The folders that are being filled, each in the one before.
+    folders: Vec<Folder>,
+    /// Files that were made: others get no second name.
+    made: HashSet<u64>,
+    hasher: RandomState,
+    buf: Vec<u8>,
+}
+
+/// What the archive says of a file.
+struct Found {
+    /// Its path in the archive, without the `/` at the end.
+    path: Vec<u8>,
+    attributes: Attributes,
+    /// Where a link points; the first name of a file with several.
+    target: Vec<u8>,
+    is_again: bool,
+    xattrs: Vec<Xattr>,
+}
+
+/// The archive cannot be read, or is none of ours.
+fn lost(source: io::Error) -> FilesError {
+    FilesError::Target { action: "read", path: ARCHIVE.to_owned(), source }
+}
+
+fn senseless(reason: &'static str) -> FilesError {
+    lost(io::Error::new(io::ErrorKind::InvalidData, reason))
+}
+
+impl Work<'_> {
+    fn all(&mut self, from: &mut dyn Read) -> Result<(), FilesError> {
+        let mut archive = Archive::new(Whole { from, zeros: 0 });
+        for entry in archive.entries().map_err(lost)? {
+            if self.cancel.is_cancelled() {
+                return Err(FilesError::Cancelled);
+            }
+            let mut entry = entry.map_err(lost)?;
+            let found = found(&mut entry)?;
+            let outside = [b"/", found.path.as_slice()].concat();
+            match self.entry(&mut entry, &found, &outside) {
+                Ok(()) => {}
+                Err(error) if is_final(&error) || is_of_archive(&error) => return Err(error),
+                Err(error) => {
+                    let text = error.with_causes();
+                    let text =
+                        text.strip_prefix(&format!("{}: ", shown(&outside))).unwrap_or(&text);
+                    self.dresser.problem(&outside, Some(error.code().name), text);
+                }
+            }
+        }
+        // Whether it is whole shows at its end.
+        let mut rest = archive.into_inner();
+        io::copy(&mut rest, &mut io::sink()).map_err(lost)?;
+        if rest.zeros < END {
+            return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.leave(0);
+        Ok(())
+    }
+
+    /// Ends all folders but the uppermost ones.
+    fn leave(&mut self, depth: usize) {
+        while self.folders.len() > depth {
+            let Some(folder) = self.folders.pop() else { return };
+            let Some(made) = folder.made else { continue };
+            let outside = [b"/", folder.path.as_slice()].concat();
+            self.dresser.dress(made.as_fd(), &folder.attributes, Ok(&folder.xattrs), &outside);
+        }
+    }
+
+    fn entry(
+        &mut self,
+        bytes: &mut dyn Read,
+        found: &Found,
+        outside: &[u8],
+    ) -> Result<(), FilesError> {
+        let parts: Vec<&[u8]> = found.path.split(|byte| *byte == b'/').collect();
+        let Some((last, above)) = parts.split_last() else { return Ok(()) };
+        let bad = parts.iter().find_map(|part| why_no_name(part, NAME_MAX));
+        // A folder of this depth was refused, so what is in it goes nowhere.
+        let parent = above.join(&b'/');
+        while self.folders.last().is_some_and(|top| {
+            top.path != parent && !parent.starts_with(&[top.path.as_slice(), b"/"].concat())
+        }) {
+            self.leave(self.folders.len().saturating_sub(1));
+        }
+        let top = self.folders.last();
+        if top.map_or(&b""[..], |top| top.path.as_slice()) != parent.as_slice() {
+            // Our archives have a folder before what is in it.
+            return match bad {
+                Some(reason) => Err(FilesError::of_fault(outside, Fault::unsupported(reason))),
+                None => Err(senseless("a file is in no folder")),
+            };
+        }
+        let folder = match top {
+            None => Some(self.root.as_fd().try_clone_to_owned()),
+            Some(top) => top.made.as_ref().map(|made| made.as_fd().try_clone_to_owned()),
+        };
+        let Some(folder) = folder else {
+            // The folder is listed, and this is in it.
+            if found.attributes.kind == Kind::Folder {
+                self.enter(found, None);
+            }
+            return Ok(());
+        };
+        let folder = folder.map_err(|error| self.target("open", &found.path, error))?;
+        let made = match bad {
+            Some(reason) => Err(FilesError::of_fault(outside, Fault::unsupported(reason))),
+            None if parts.len() > DEPTH_MAX => {
+                Err(FilesError::of_fault(outside, Fault::unsupported("it lies too deep")))
+            }
+            None => self.make(bytes, found, folder.as_fd(), OsStr::from_bytes(last), outside),
+        };
+        if made.is_err() && found.attributes.kind == Kind::Folder {
+            self.enter(found, None);
+        }
+        made
+    }
+
+    fn enter(&mut self, found: &Found, made: Option<OwnedFd>) {
+        self.folders.push(Folder {
+            path: found.path.clone(),
+            made,
+            attributes: found.attributes.clone(),
+            xattrs: found.xattrs.clone(),
+        });
+    }
+
+    /// An error of a place below the folder.
+    fn target(&self, action: &'static str, inside: &[u8], source: io::Error) -> FilesError {
+        let path = shown(self.to.join(OsStr::from_bytes(inside)).as_os_str().as_bytes());
+        FilesError::Target { action, path, source }
+    }
+
+    fn make(
+        &mut self,
+        bytes: &mut dyn Read,
+        found: &Found,
+        folder: BorrowedFd<'_>,
+        name: &OsStr,
+        outside: &[u8],
+    ) -> Result<(), FilesError> {
+        let of = &found.attributes;
+        match of.kind {
+            Kind::Folder => {
+                fs::mkdirat(folder, name, Mode::from_raw_mode(0o700))
+                    .map_err(|e| self.target("make", &found.path, e.into()))?;
+                let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let made = fs::openat(folder, name, flags, Mode::empty())
+                    .map_err(|e| self.target("open", &found.path, e.into()))?;
+                self.dresser.done.folders = self.dresser.done.folders.saturating_add(1);
+                self.enter(found, Some(made));
+                Ok(())
+            }
+            Kind::File if found.is_again => self.again(found, folder, name),
+            Kind::File => {
+                let file = self.file(bytes, found, folder, name)?;
+                self.made.insert(self.hasher.hash_one(&found.path));
+                self.dresser.done.files = self.dresser.done.files.saturating_add(1);
+                self.dresser.done.bytes = self.dresser.done.bytes.saturating_add(of.size);
+                self.dresser.dress(file.as_fd(), of, Ok(&found.xattrs), outside);
+                Ok(())
+            }
+            Kind::Link => {
+                let goal = CString::new(found.target.as_slice()).map_err(|_| {
+                    let fault = Fault::damaged("the link's target has a NUL in it");
+                    FilesError::of_fault(outside, fault)
+                })?;
+                fs::symlinkat(&*goal, folder, name)
+                    .map_err(|e| self.target("make", &found.path, e.into()))?;
+                self.dresser.done.links = self.dresser.done.links.saturating_add(1);
+                self.dresser.owner_by_name(folder, name, of, outside);
+                self.dresser.times_by_name(folder, name, of, outside);
+                Ok(())
+            }
+            _ => self.special(found, folder, name, outside),
+        }
+    }
+
+    /// Another name of a file that was made before.
+    fn again(
+        &mut self,
+        found: &Found,
+        folder: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<(), FilesError> {
+        if !self.made.contains(&self.hasher.hash_one(&found.target)) {
+            let fault = Fault::unsupported("the file that it is another name of is not delivered");
+            return Err(FilesError::of_fault(&[b"/", found.path.as_slice()].concat(), fault));
+        }
+        let cut = found.target.iter().rposition(|byte| *byte == b'/');
+        let (above, first) = match cut {
+            Some(cut) => found.target.split_at(cut),
+            None => (&b"."[..], found.target.as_slice()),
+        };
+        let first = OsStr::from_bytes(first.strip_prefix(b"/").unwrap_or(first));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        fs::openat2(&self.root, OsStr::from_bytes(above), flags, Mode::empty(), within)
+            .and_then(|from| fs::linkat(from, first, folder, name, AtFlags::empty()))
+            .map_err(|error| self.target("link", &found.path, error.into()))?;
+        self.dresser.done.files = self.dresser.done.files.saturating_add(1);
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        bytes: &mut dyn Read,
+        found: &Found,
+        folder: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<OwnedFd, FilesError> {
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(folder, name, flags, Mode::from_raw_mode(0o600))
+            .map_err(|error| self.target("make", &found.path, error.into()))?;
+        if let Err(error) = self.fill(bytes, found, &file) {
+            fs::unlinkat(folder, name, AtFlags::empty())
+                .map_err(|error| self.target("remove", &found.path, error.into()))?;
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    /// Writes the bytes of a file, all of them.
+    fn fill(
+        &mut self,
+        bytes: &mut dyn Read,
+        found: &Found,
+        file: &OwnedFd,
+    ) -> Result<(), FilesError> {
+        let size = found.attributes.size;
+        let failed =
+            |work: &Self, error: rustix::io::Errno| work.target("write", &found.path, error.into());
+        fs::ftruncate(file, size).map_err(|error| failed(self, error))?;
+        let mut at = 0;
+        while at < size {
+            if self.cancel.is_cancelled() {
+                return Err(FilesError::Cancelled);
+            }
+            let wanted = usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX);
+            let wanted = wanted.min(self.buf.len());
+            let part = self.buf.get_mut(..wanted).unwrap_or_default();
+            bytes.read_exact(part).map_err(lost)?;
+            let written = write_sparse(file, at, part);
+            at = at.saturating_add(length(part));
+            written.map_err(|error| failed(self, error))?;
+        }
+        Ok(())
+    }
+
+    /// A pipe, or a device if that is trusted.
+    fn special(
+        &mut self,
+        found: &Found,
+        folder: BorrowedFd<'_>,
+        name: &OsStr,
+        outside: &[u8],
+    ) -> Result<(), FilesError> {
+        let of = &found.attributes;
+        let (major, minor) = of.device.unwrap_or((0, 0));
+        let (kind, number) = match of.kind {
+            Kind::Pipe => (FileType::Fifo, 0),
+            kind if !self.dresser.options.trusted => {
+                let reason = format!("a {} is delivered only with --trusted", kind.in_words());
+                return Err(FilesError::of_fault(outside, Fault::unsupported(reason)));
+            }
+            Kind::BlockDevice => (FileType::BlockDevice, fs::makedev(major, minor)),
+            _ => (FileType::CharacterDevice, fs::makedev(major, minor)),
+        };
+        fs::mknodat(folder, name, kind, Mode::from_raw_mode(0o600), number)
+            .map_err(|error| self.target("make", &found.path, error.into()))?;
+        self.dresser.done.others = self.dresser.done.others.saturating_add(1);
+        self.dresser.owner_by_name(folder, name, of, outside);
+        let mode = Mode::from_raw_mode(of.mode.unwrap_or(0o600) & 0o777);
+        if let Err(error) = fs::chmodat(folder, name, mode, AtFlags::empty()) {
+            self.dresser.problem(outside, None, format!("its mode: {error}"));
+        }
+        self.dresser.times_by_name(folder, name, of, outside);
+        Ok(())
+    }
+}
+
+/// Whether it is the archive that cannot be read.
+fn is_of_archive(error: &FilesError) -> bool {
+    matches!(error, FilesError::Target { path, .. } if path == ARCHIVE)
+}
+
+/// Zeros at the end of an archive: two blocks.
+const END: usize = 1024;
+
+/// Counts the zeros at the end, by which a whole archive is known.
+struct Whole<'a> {
+    from: &'a mut dyn Read,
+    zeros: usize,
+}
+
+impl Read for Whole<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.from.read(buf)?;
+        let bytes = buf.get(..len).unwrap_or_default();
+        match bytes.iter().rposition(|byte| *byte != 0) {
+            Some(last) => self.zeros = bytes.len().saturating_sub(last).saturating_sub(1),
+            None => self.zeros = self.zeros.saturating_add(len),
+        }
+        Ok(len)
+    }
+}
+
+/// What the archive says of an entry.
+fn found<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Found, FilesError> {
+    let mut path = entry.path_bytes().into_owned();
+    while path.last() == Some(&b'/') {
+        path.pop();
+    }
+    let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
+    let header = entry.header().clone();
+    let kind = match header.entry_type() {
+        EntryType::Regular | EntryType::Link => Kind::File,
+        EntryType::Directory => Kind::Folder,
+        EntryType::Symlink => Kind::Link,
+        EntryType::Fifo => Kind::Pipe,
+        EntryType::Char => Kind::CharacterDevice,
+        EntryType::Block => Kind::BlockDevice,
+        _ => return Err(senseless("it has an entry of another kind")),
+    };
+    let mut of = Attributes::bare(kind, if kind == Kind::File { entry.size() } else { 0 });
+    let small = |number: u64| u32::try_from(number).ok();
+    of.mode = Some(header.mode().map_err(lost)? & 0o7777);
+    of.uid = header.uid().ok().and_then(small);
+    of.gid = header.gid().ok().and_then(small);
+    let seconds = i64::try_from(header.mtime().map_err(lost)?).unwrap_or(0);
+    of.modified = Some(Time { seconds, nanoseconds: 0 });
+    if matches!(kind, Kind::CharacterDevice | Kind::BlockDevice) {
+        let number = |it: io::Result<Option<u32>>| it.ok().flatten();
+        of.device = number(header.device_major()).zip(number(header.device_minor()));
+    }
+    let mut xattrs: Vec<Xattr> = Vec::new();
+    for record in entry.pax_extensions().map_err(lost)?.into_iter().flatten() {
+        let record = record.map_err(lost)?;
+        let (key, value) = (record.key_bytes(), record.value_bytes());
+        let text = || std::str::from_utf8(value).ok();
+        match key {
+            b"uid" => of.uid = text().and_then(|text| text.parse().ok()).or(of.uid),
+            b"gid" => of.gid = text().and_then(|text| text.parse().ok()).or(of.gid),
+            b"mtime" => of.modified = text().and_then(time).or(of.modified),
+            b"atime" => of.accessed = text().and_then(time),
+            b"SCHILY.acl.access" | b"SCHILY.acl.default" => {
+                let list = text().and_then(acl).ok_or_else(|| senseless("it has a wrong list"))?;
+                let name: &[u8] = match key {
+                    b"SCHILY.acl.access" => b"system.posix_acl_access",
+                    _ => b"system.posix_acl_default",
+                };
+                xattrs.push((name.to_vec(), list));
+            }
+            key => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    xattrs.push((name.to_vec(), value.to_vec()));
+                }
+            }
+        }
+    }
+    let is_again = header.entry_type() == EntryType::Link;
+    if is_again {
+        of.size = 0;
+    }
+    Ok(Found { path, attributes: of, target, is_again, xattrs })
+}
+
+/// Seconds with a part behind the point. Before 1970 both are negative.
+fn time(text: &str) -> Option<Time> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let (is_negative, whole) = match whole.strip_prefix('-') {
+        Some(whole) => (true, whole),
+        None => (false, whole),
+    };
+    let seconds: i64 = whole.parse().ok()?;
+    let nanoseconds: u32 = format!("{part:0<9}").get(..9)?.parse().ok()?;
+    Some(match (is_negative, nanoseconds) {
+        (false, nanoseconds) => Time { seconds, nanoseconds },
+        (true, 0) => Time { seconds: seconds.checked_neg()?, nanoseconds: 0 },
+        (true, part) => Time {
+            seconds: seconds.checked_neg()?.checked_sub(1)?,
+            nanoseconds: 1_000_000_000_u32.checked_sub(part)?,
+        },
+    })
+}
+
+/// An access control list in words, as the kernel has it.
+fn acl(text: &str) -> Option<Vec<u8>> {
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for line in text.lines() {
+        let mut parts = line.split(':');
+        let (who, id, rights) = (parts.next()?, parts.next()?, parts.next()?);
+        let tag: u16 = match (who, id.is_empty()) {
+            ("user", true) => 0x01,
+            ("user", false) => 0x02,
+            ("group", true) => 0x04,
+            ("group", false) => 0x08,
+            ("mask", true) => 0x10,
+            ("other", true) => 0x20,
+            _ => return None,
+        };
+        let id: u32 = if id.is_empty() { u32::MAX } else { id.parse().ok()? };
+        let bit = |letter: char, bit: u16| if rights.contains(letter) { bit } else { 0 };
+        let rights = bit('r', 4) | bit('w', 2) | bit('x', 1);
+        list.extend(tag.to_le_bytes());
+        list.extend(rights.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    Some(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive of these entries: name, kind, target or bytes.
+    fn packed(entries: &[(&str, EntryType, &str)], ends: bool) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, kind, text) in entries {
+            let mut header = tar::Header::new_ustar();
+            // The library itself refuses such names.
+            let place = &mut header.as_old_mut().name;
+            place[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_mode(0o6755);
+            header.set_mtime(1);
+            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+            header.set_uid(uid.as_raw().into());
+            header.set_gid(gid.as_raw().into());
+            let is_file = *kind == EntryType::Regular;
+            if !is_file {
+                header.as_old_mut().linkname[..text.len()].copy_from_slice(text.as_bytes());
+            }
+            let bytes = if is_file { text.as_bytes() } else { b"" };
+            header.set_size(length(bytes));
+            header.set_cksum();
+            builder.append(&header, bytes).expect("appended");
+        }
+        let mut bytes = builder.into_inner().expect("written");
+        if !ends {
+            bytes.truncate(bytes.len() - 1024);
+        }
+        bytes
+    }
+
+    fn unpacked(dir: &Path, archive: &[u8]) -> Result<Delivered, FilesError> {
+        unpack(&mut &*archive, &dir.join("out"), Options::default(), &Cancel::new())
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_folder() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (file, folder) = (EntryType::Regular, EntryType::Directory);
+        std::fs::create_dir_all(dir.path().join("out/there")).expect("a folder");
+        std::fs::write(dir.path().join("out/old"), "old").expect("a file");
+        std::os::unix::fs::symlink("..", dir.path().join("out/up")).expect("a link");
+        let bytes = packed(
+            &[
+                ("a/", folder, ""),
+                ("a/good", file, "good"),
+                ("a/..", file, "bad"),
+                ("a/again", EntryType::Link, "a/good"),
+                ("a/other", EntryType::Link, "old"),
+                ("a/link", EntryType::Symlink, "/etc/passwd"),
+                ("a/device", EntryType::Char, ""),
+                // Folders that were there before are none of ours.
+                ("there/", folder, ""),
+                ("there/new", file, "bad"),
+                ("up/", folder, ""),
+                ("up/new", file, "bad"),
+                ("old", file, "bad"),
+                ("..", folder, ""),
+                ("../new", file, "bad"),
+            ],
+            true,
+        );
+        let done = unpacked(dir.path(), &bytes).expect("unpacked");
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name));
+        assert_eq!(read("out/a/good").expect("a file"), "good");
+        assert_eq!(read("out/a/again").expect("a file"), "good");
+        assert_eq!(read("out/old").expect("a file"), "old");
+        for name in ["new", "out/there/new", "out/a/other", "out/a/device"] {
+            assert!(!dir.path().join(name).exists(), "{name}");
+        }
+        assert_eq!((done.files, done.folders, done.links), (2, 1, 1));
+        let listed: Vec<String> = done.problems.iter().map(|it| shown(&it.path)).collect();
+        for path in ["/a/..", "/a/other", "/a/device", "/there", "/up", "/old", "/.."] {
+            assert!(listed.iter().any(|it| it == path), "{path}: {listed:?}");
+        }
+        // Nobody gets the rights of the owner by a stranger's program.
+        let mode = std::os::unix::fs::MetadataExt::mode(
+            &dir.path().join("out/a/good").metadata().expect("a file"),
+        );
+        assert_eq!(mode & 0o7777, 0o755);
+    }
+
+    #[test]
+    fn an_archive_that_is_cut_is_an_error_and_leaves_no_short_file() {
+        let whole =
+            packed(&[("a", EntryType::Regular, "good"), ("b", EntryType::Regular, "gone")], true);
+        for cut in [0, 100, 512, 514, 1024, 1100, 1536, 1540, 2048, 2560] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let error = unpacked(dir.path(), &whole[..cut]).expect_err("it is cut").to_string();
+            let there = std::fs::read_dir(dir.path().join("out")).expect("a folder");
+            for file in there {
+                let bytes = std::fs::read(file.expect("a file").path()).expect("bytes");
+                assert_eq!(bytes.len(), 4, "{cut}: {error}");
+            }
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        assert_eq!(unpacked(dir.path(), &whole).expect("whole").files, 2);
+    }
+
+    #[test]
+    fn moments_and_lists_are_those_that_were_packed() {
+        let at = |text, seconds, nanoseconds| {
+            assert_eq!(time(text), Some(Time { seconds, nanoseconds }), "{text}");
+        };
+        at("5.000000007", 5, 7);
+        at("-0.750000000", -1, 250_000_000);
+        at("-3.000000000", -3, 0);
+        at("9", 9, 0);
+        assert_eq!((time("x"), time("")), (None, None));
+        let list = acl("user::rw-\nuser:1000:r--\nmask::rwx\n").expect("a list");
+        assert_eq!(list.len(), 4 + 3 * 8);
+        assert_eq!(list[12..20], [2, 0, 4, 0, 0xe8, 3, 0, 0]);
+        assert_eq!(acl("nobody::rw-"), None);
+    }
+}
