@@ -11,9 +11,7 @@ mod common;
 
 use std::{fs, sync::Arc, time::Duration};
 
-use strongroom_base::{
-    Cancel, Clock as _, PointId, SplitMix64, SystemClock, SystemEntropy, start_thread,
-};
+use strongroom_base::{Cancel, PointId, SplitMix64, SystemClock, SystemEntropy, start_thread};
 use strongroom_disk::DiskSource as _;
 use strongroom_export::{
     BlockCache, Endpoint, Export, PointDisk, Shown, Trace, TraceRecorder, serve_disks,

@@ -211,7 +211,7 @@ fn lists_of_files_are_kept() {
     let find = format!("restore files find {POINT} --partition 2 --all-points");
     let first = lab.json(&find);
     assert_eq!(lists().len(), 1);
-    let versions = |found: &serde_json::Value| found["found"].as_array().expect("found").clone();
+    let versions = |found: &Value| found["found"].as_array().expect("found").clone();
     // Another partition changes: the file system is the same.
     let image_file = File::options().write(true).open(lab.path("disk.img")).expect("a disk");
     image_file.write_all_at(b"something else", 5 << 20).expect("written");
@@ -220,7 +220,7 @@ fn lists_of_files_are_kept() {
     let second = lab.json(&find);
     assert_eq!(lists().len(), 1);
     assert_eq!(versions(&second).len(), versions(&first).len());
-    let points = |it: &serde_json::Value| it["recovery_points"].as_array().expect("points").len();
+    let points = |it: &Value| it["recovery_points"].as_array().expect("points").len();
     assert!(versions(&second).iter().all(|it| points(it) == 2), "{second}");
     assert_eq!(versions(&lab.json(&format!("{find} --changed"))).len(), 0);
     // Below a folder, and through a link, which a list does not follow.
