@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{
-    Connection, Domain, Named,
+    Connection, Domain, HypervisorError, Named,
     connection::{arguments, domain},
     error::Result,
     rpc::{Encoder, Procedure, xdr},
@@ -18,6 +18,9 @@ use crate::{
 const PAUSED: u32 = 1;
 /// `VIR_DOMAIN_START_AUTODESTROY`.
 const AUTODESTROY: u32 = 2;
+/// How often a picture is taken until it is whole, and the pause before the next.
+const ATTEMPTS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(200);
 /// The longest picture of a screen: 4K with four bytes a pixel.
 const PICTURE_MAX: usize = 40 << 20;
 
@@ -28,6 +31,15 @@ pub struct Screenshot {
     pub kind: String,
     /// The file.
     pub bytes: Vec<u8>,
+}
+
+impl Screenshot {
+    /// Whether the file has its end. Only PNG says where that is.
+    fn is_whole(&self) -> bool {
+        const END: &[u8] = b"IEND\xaeB`\x82";
+        let is_png = self.bytes.starts_with(b"\x89PNG");
+        !self.bytes.is_empty() && (!is_png || self.bytes.ends_with(END))
+    }
 }
 
 impl std::fmt::Debug for Screenshot {
@@ -48,14 +60,24 @@ impl Connection {
     }
 
     /// A picture of a machine's first screen. A machine without a screen is an error.
+    ///
+    /// libvirt 9.0 now and then ends the stream before the picture; then it is taken again.
     pub fn screenshot(&self, of: &Domain) -> Result<Screenshot> {
-        let arguments = arguments(of).u32(0).u32(0);
-        let procedure = Procedure::DomainScreenshot;
-        let action = "taking a picture of the screen";
-        let read = xdr::optional_text;
-        let (kind, bytes) =
-            self.call_with_stream(action, procedure, arguments, PICTURE_MAX, read)?;
-        Ok(Screenshot { kind: kind.unwrap_or_default(), bytes })
+        const ACTION: &str = "taking a picture of the screen";
+        for _ in 0..ATTEMPTS {
+            let arguments = arguments(of).u32(0).u32(0);
+            let (procedure, read) = (Procedure::DomainScreenshot, xdr::optional_text);
+            let (kind, bytes) =
+                self.call_with_stream(ACTION, procedure, arguments, PICTURE_MAX, read)?;
+            let picture = Screenshot { kind: kind.unwrap_or_default(), bytes };
+            if picture.is_whole() {
+                return Ok(picture);
+            }
+            tracing::debug!(bytes = picture.bytes.len(), "the picture is cut off");
+            self.clock().sleep(PAUSE);
+        }
+        let reason = "the picture is cut off".to_owned();
+        Err(HypervisorError::Protocol { action: ACTION, reason })
     }
 
     /// Makes a network for machines that reach each other and nothing else: the host has no address on it. libvirt
@@ -95,6 +117,15 @@ fn is_closed(xml: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_picture_is_whole_with_its_end() {
+        let picture =
+            |bytes: &[u8]| Screenshot { kind: "image/png".to_owned(), bytes: bytes.into() };
+        assert!(!picture(b"").is_whole() && !picture(b"\x89PNG\r\n\x1a\n").is_whole());
+        assert!(picture(b"\x89PNG...\0\0\0\0IEND\xaeB`\x82").is_whole());
+        assert!(picture(b"P6\n1 1\n255\nabc").is_whole());
+    }
 
     #[test]
     fn a_network_that_forwards_is_not_closed() {

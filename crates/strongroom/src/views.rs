@@ -212,7 +212,7 @@ impl From<strongroom_vault::PointList> for PointList {
 /// What a list says of a boot verification.
 pub(crate) fn boots(boot: &BootSummary) -> &'static str {
     match (boot.verdict, boot.reached) {
-        (BootVerdict::Failed, _) => "does not boot",
+        (BootVerdict::Failed, _) => "no",
         (BootVerdict::Passed, reached) => reached.map_or("", Rung::name),
     }
 }

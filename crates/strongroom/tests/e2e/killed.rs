@@ -14,6 +14,9 @@ use crate::harness::{Lab, Run, need};
 /// The system calls by which a run changes what others see.
 const STEPS: &str = "renameat2,rename,linkat,unlinkat,unlink,fsync,fdatasync";
 
+/// How many steps of each count are never left out.
+const FIRST: usize = 6;
+
 /// How many threads of a command make steps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Threads {
@@ -26,7 +29,7 @@ enum Threads {
 ///
 /// strace counts the steps of each thread apart, so one count over all calls would jump over what the
 /// idler threads do: where there are several, every call is counted alone, too; then without `STRONGROOM_LONG` it is killed
-/// at every third step only, as most of them are those of the first count.
+/// at the first six steps and at every third after them, as most of these are those of the first count.
 fn killed_at_every_step(
     lab: &Lab,
     words: &str,
@@ -43,7 +46,7 @@ fn killed_at_every_step(
     let stride = if std::env::var_os("STRONGROOM_LONG").is_some() { 1 } else { 3 };
     for calls in std::iter::once(STEPS).chain(alone) {
         let stride = if calls == STEPS { 1 } else { stride };
-        for step in (1..).step_by(stride) {
+        for step in (1..=FIRST).chain((FIRST + stride..).step_by(stride)) {
             for folder in folders {
                 copy(lab, &format!("{folder}.before"), folder);
             }

@@ -30,8 +30,10 @@ pub(crate) fn restore(
     let client = context.client()?;
     let (name, item) = (item, find_item(&client, item, vault)?);
     let point = find_point(&client, &item, point)?;
-    let chosen = client.point(&item, &point)?;
-    if let Some(suspicion) = &chosen.suspicion {
+    // If it cannot be found, the restore says so, after what is wrong with the request.
+    if let Ok(chosen) = client.point(&item, &point)
+        && let Some(suspicion) = &chosen.suspicion
+    {
         let message = suspicion.message(name, chosen.id).text;
         suspect::warn_with(context, &human::printable(&message), suspect::RESTORE_EARLIER);
     }
