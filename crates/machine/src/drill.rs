@@ -223,7 +223,14 @@ impl<'a> Network<'a> {
                     }
                     Err(error) => {
                         fs::remove_file(&path).ok();
-                        Err(error.into())
+                        Err(MachineError::HostLacks {
+                            host: connection.hostname().unwrap_or_else(|_| "the host".to_owned()),
+                            machine: "a drill".to_owned(),
+                            reason: format!(
+                                "no network can be made for it: {error}; give --network none, or a closed network of \
+                                 yours"
+                            ),
+                        })
                     }
                 }
             }

@@ -113,9 +113,12 @@ pub(crate) fn shell_word(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Text from outside made safe for a terminal: control characters are shown as `?`.
+/// Text from outside made safe for a terminal: control characters, and those that turn the direction of text, are
+/// shown as `?`.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_bad = |c: char| c.is_control() && c != '\n' || turns(c);
+    text.chars().map(|c| if is_bad(c) { '?' } else { c }).collect()
 }
 
 /// Text that ends in exactly one line break.

@@ -175,7 +175,8 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
 fn log(verbose: u8) {
     let level = match verbose {
         // What the library logs as an error, our own error says better.
-        0 => "warn,rustls_platform_verifier=off",
+        // The kernel asks mounts for much that they do not have.
+        0 => "warn,rustls_platform_verifier=off,fuser=error",
         1 => "strongroom=info,info",
         _ => "debug",
     };

@@ -34,7 +34,7 @@ const PART: usize = 1 << 20;
 pub(crate) fn found(disk: &dyn ReadAt) -> Found {
     let (label, uuid, refusal) = match header(disk) {
         Ok(header) => {
-            let reason = "it is encrypted (LUKS): its passphrase or key file is needed";
+            let reason = "it is encrypted (LUKS): --luks-key-file opens it";
             (header.label, header.uuid, Fault::unsupported(reason))
         }
         Err(fault) => (None, None, fault),

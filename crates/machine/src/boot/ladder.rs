@@ -173,8 +173,14 @@ impl Ladder {
     }
 }
 
+/// How often a machine may start again: after a repair of its disks, or a label of its files.
+const RESTARTS: usize = 3;
+
 /// Why a machine does not come further, if it says so.
 pub(super) fn stuck(console: &str) -> Option<String> {
+    if console.matches("reboot: Restarting system").count() >= RESTARTS {
+        return Some("it starts again and again: \"reboot: Restarting system\"".to_owned());
+    }
     let found = STUCK.iter().filter_map(|(words, meaning)| {
         let at = console.find(words)?;
         Some((at, *meaning))
@@ -213,7 +219,8 @@ fn login_line(console: &str) -> Option<String> {
     let is_prompt = |at: &usize| {
         let before = console.get(..*at).unwrap_or_default();
         let name = before.rsplit('\n').next().unwrap_or_default().trim();
-        !name.contains(char::is_whitespace) && !name.eq_ignore_ascii_case("last")
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        !name.is_empty() && name.chars().all(is_of_name) && !name.eq_ignore_ascii_case("last")
     };
     let at = places.find(is_prompt)?;
     let line = line_at(console, at);
@@ -235,10 +242,23 @@ pub(super) fn plain(bytes: &[u8]) -> String {
     while let Some(character) = characters.next() {
         match character {
             '\u{1b}' => {
-                // CSI sequences end with a letter or the like; others are one character long.
-                if characters.next() == Some('[') {
-                    while characters.next_if(|c| !('@'..='~').contains(c)).is_some() {}
-                    characters.next();
+                // CSI sequences end with a letter or the like, OSC sequences with BEL or ESC and a backslash; others
+                // are one character long.
+                match characters.next() {
+                    Some('[') => {
+                        while characters.next_if(|c| !('@'..='~').contains(c)).is_some() {}
+                        characters.next();
+                    }
+                    Some(']') => {
+                        while characters
+                            .next_if(|c| !matches!(c, '\u{7}' | '\u{1b}' | '\n'))
+                            .is_some()
+                        {}
+                        if characters.next_if_eq(&'\u{1b}').is_some() {
+                            characters.next_if_eq(&'\\');
+                        }
+                    }
+                    _ => {}
                 }
             }
             '\n' => plain.push('\n'),
@@ -294,7 +314,13 @@ mod tests {
         assert_eq!(highest(&console("Debian 12 web ttyS0\n\nweb login: ")), Some(Rung::Login));
         let followed = "\nweb login: [   12.345] random: crng init done\n";
         assert_eq!(login_line(followed).as_deref(), Some("web login:"));
-        for text in ["Last login: yesterday\n", "please do not login: x\n", "logins\n"] {
+        for text in [
+            "login:",
+            "x\u{fffd}y login: z\n",
+            "Last login: yesterday\n",
+            "please do not login: x\n",
+            "logins\n",
+        ] {
             assert_eq!(highest(&console(text)), Some(Rung::PowerOn), "{text}");
         }
         let agent = Seen { agent: true, ..on };
@@ -333,13 +359,16 @@ mod tests {
         assert!(said.starts_with("the kernel cannot mount the root file system: "), "{said}");
         let dead = stuck("\nBooting from Hard Disk...\nNo bootable device.\n").expect("stuck");
         assert_eq!(dead, "the firmware found nothing to start: \"No bootable device.\"");
+        let again = "[    9.1] reboot: Restarting system\n";
+        assert_eq!((stuck(again), stuck(&again.repeat(2))), (None, None));
+        assert!(stuck(&again.repeat(3)).is_some_and(|why| why.contains("again and again")));
         assert_eq!(stuck("Debian GNU/Linux 12 web ttyS0\n\nweb login: "), None);
     }
 
     #[test]
     fn a_console_is_made_plain() {
-        let bytes = b"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[1mGRUB\x1b[0m  version\r\n\x07a\xffb\x1bc";
-        assert_eq!(plain(bytes), "GRUB  version\na\u{fffd}b");
+        let bytes = b"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[1mGRUB\x1b[0m  version\r\n\x07a\xffb\x1bc\x1b]0;title\x07d\x1b]8;;x\x1b\\e";
+        assert_eq!(plain(bytes), "GRUB  version\na\u{fffd}bde");
     }
 
     proptest! {

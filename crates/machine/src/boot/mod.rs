@@ -68,6 +68,8 @@ const TRACE: Duration = Duration::from_mins(10);
 const PING: Duration = Duration::from_secs(2);
 /// How long a machine that is stuck may still write why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// The least room that overlays need.
+const FREE: u64 = 8 << 20;
 /// How many earlier verifications count.
 const HISTORY: usize = 10;
 
@@ -139,14 +141,20 @@ pub fn verify(
     let old = Machine::parse(&configuration.inactive)?;
     let (expected, expected_by) =
         expectation(point.id, point.consistency, history, request.asked());
-    place::clean(&request.folder, &request.places);
+    place::clean(connection, &request.folder, &request.places)?;
+    check_free(&old.name, &request.folder)?;
     let mut ladder = Ladder::default();
     look_first(vault, point, request, &mut ladder, progress, cancel)?;
     progress.set_stage(Stage::Starting);
     let set = Set { vault, connection, point, configuration: &configuration, old: &old, request };
     let started = set.start()?;
     let start_seconds = clock.monotonic().saturating_sub(began).as_secs_f64();
-    let watched = started.watch(&mut ladder, expected, on_its_way, progress, cancel)?;
+    let until = match expected_by {
+        ExpectedBy::Default => set.further(expected),
+        _ => expected,
+    };
+    let goal = Goal { expected, until };
+    let watched = started.watch(&mut ladder, goal, on_its_way, progress, cancel)?;
     let reason = watched.verdict(&ladder, expected);
     let report = BootReport {
         recovery_point: point.id,
@@ -171,6 +179,21 @@ pub fn verify(
     let Watched { screenshot, console, trace, .. } = watched;
     let trace = (trace.blocks() > 0).then_some(trace);
     Ok(Boot { report, screenshot, console, trace })
+}
+
+/// An overlay that cannot grow stops the machine, which says nothing of its recovery point.
+fn check_free(machine: &str, folder: &Path) -> Result<()> {
+    let file_system = rustix::fs::statvfs(folder).map_err(|error| MachineError::Local {
+        action: "look at",
+        path: folder.display().to_string(),
+        source: error.into(),
+    })?;
+    let free = file_system.f_bavail.saturating_mul(file_system.f_frsize);
+    if free >= FREE {
+        return Ok(());
+    }
+    let (machine, folder) = (machine.to_owned(), folder.display().to_string());
+    Err(MachineError::NoRoom { machine, folder, needed: FREE, free })
 }
 
 /// How far the machine has to come, and why.
@@ -246,6 +269,13 @@ struct Started<'a> {
     notes: Vec<String>,
 }
 
+/// How far a machine has to come, and until when it is watched.
+#[derive(Clone, Copy)]
+struct Goal {
+    expected: Rung,
+    until: Rung,
+}
+
 /// What was seen of a machine.
 struct Watched {
     /// Why nobody looks any longer.
@@ -306,6 +336,11 @@ impl Set<'_> {
             machine: self.old.name.clone(),
             reason,
         })
+    }
+
+    /// How far a machine is watched of which nothing is known: further than it must come.
+    fn further(&self, expected: Rung) -> Rung {
+        expected.max(if self.old.agent.is_some() { Rung::Agent } else { Rung::Login })
     }
 
     /// A host that runs out of memory ends the machines that people use.
@@ -480,7 +515,7 @@ impl Started<'_> {
     fn watch(
         mut self,
         ladder: &mut Ladder,
-        expected: Rung,
+        goal: Goal,
         on_its_way: Option<OnItsWay>,
         progress: &Progress,
         cancel: &Cancel,
@@ -488,7 +523,7 @@ impl Started<'_> {
         let watch = Watch::start(&self.own, &self.domain)?;
         progress.set_stage(Stage::Booting);
         let resumed = self.own.resume(&self.domain).map_err(MachineError::from);
-        let ended = resumed.and_then(|()| self.look_on(ladder, expected, cancel));
+        let ended = resumed.and_then(|()| self.look_on(ladder, goal, cancel));
         let screenshot = self.screenshot();
         drop(on_its_way);
         let stayed = self.stay(ended.is_ok(), cancel);
@@ -512,7 +547,7 @@ impl Started<'_> {
     fn look_on(
         &self,
         ladder: &mut Ladder,
-        expected: Rung,
+        Goal { expected, until }: Goal,
         cancel: &Cancel,
     ) -> Result<(String, bool)> {
         let request = self.set.request;
@@ -531,17 +566,19 @@ impl Started<'_> {
             if ladder.has(Rung::Agent) && self.ask(ladder, began) {
                 return Ok(("it came as far as was asked".to_owned(), false));
             }
-            let is_enough = ladder.has(self.wanted(expected));
-            if is_enough {
-                return Ok((format!("it reached {expected}"), false));
+            if ladder.has(until) {
+                return Ok((format!("it reached {until}"), false));
             }
             let has_reached = ladder.has(expected);
             if let Some(why) = ladder::stuck(&seen.console).filter(|_| !ladder.has(Rung::Agent)) {
                 clock.sleep(LAST_WORDS);
                 return Ok((why, true));
             }
+            if state == State::Paused && self.own.is_halted_by_an_error(&self.domain)? {
+                check_free(&self.set.old.name, &request.folder)?;
+            }
             let off = match state {
-                State::Off => Some("its guest switched it off"),
+                State::Off => Some("it is off: its guest switched it off, or QEMU ended"),
                 State::Crashed => Some("its guest crashed"),
                 _ => None,
             };
@@ -569,22 +606,12 @@ impl Started<'_> {
         }
     }
 
-    /// How far it is watched: of a machine of which little is known, further than it must come.
-    fn wanted(&self, expected: Rung) -> Rung {
-        let has_agent = self.set.old.agent.is_some();
-        match expected {
-            Rung::Services | Rung::Script => expected,
-            _ if has_agent => expected.max(Rung::Agent),
-            _ => expected.max(Rung::Login),
-        }
-    }
-
     /// What shows how far a machine is that does nothing.
     fn what_lacks(&self, ladder: &Ladder) -> &'static str {
         match ladder.highest() {
             None => "QEMU does not run it",
             Some(Rung::PowerOn) => "the firmware found nothing to start on its disks",
-            Some(Rung::Firmware) => "no kernel has written anything",
+            Some(Rung::Firmware) => "neither its console nor its disks show a kernel",
             Some(Rung::Kernel | Rung::Login) if self.set.old.agent.is_none() => {
                 "it has no channel for a guest agent"
             }
@@ -639,6 +666,9 @@ impl Started<'_> {
                     return true;
                 }
             }
+        }
+        if !has_services {
+            ladder.skip(Rung::Services, "none was asked for");
         }
         let Some(script) = &request.script else { return has_services };
         match questions::script(&agent, script, request.timeout) {

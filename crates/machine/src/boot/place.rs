@@ -1,8 +1,10 @@
 //! The files of one boot verification, and those that a killed one has left.
 //!
-//! `FOLDER/strongroom-boot-UUID/` has the overlays and the firmware's variables, and a file that is locked as long as
-//! somebody uses the folder. `RUN/boot-UUID/` has the sockets, whose paths must be short. The state of a TPM is where libvirt
-//! looks for it.
+//! `FOLDER/strongroom-boot-UUID/` has the overlays and the firmware's variables. `RUN/boot-UUID/` has the sockets, whose paths
+//! must be short, and a file that is locked as long as the verification runs, wherever its folder is. The state of a TPM is
+//! where libvirt looks for it.
+//!
+//! A machine outlives its verification only if libvirt's daemon dies with it; then it is switched off here.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -37,13 +39,13 @@ impl Place {
         places: &Places,
         uuid: Uuid,
     ) -> Result<Self> {
-        let folder = within.join(format!("{PREFIX}{uuid}"));
-        own_folder(connection, &folder)?;
-        let path = folder.join(LOCK);
-        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
-        let lock = lock.map_err(|source| local("lock", &path, source))?;
         let run = run_of(places, uuid);
         own_folder(connection, &run)?;
+        let path = run.join(LOCK);
+        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        let lock = lock.map_err(|source| local("lock", &path, source))?;
+        let folder = within.join(format!("{PREFIX}{uuid}"));
+        own_folder(connection, &folder)?;
         Ok(Self { folder, run, tpm: tpm_of(places, uuid), _lock: lock })
     }
 
@@ -65,35 +67,56 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        for path in [&self.run, &self.tpm, &self.folder] {
+        // The lock goes last.
+        for path in [&self.tpm, &self.folder, &self.run] {
             remove(path);
         }
     }
 }
 
-/// Removes what verifications that were killed have left. libvirt has switched their machines off.
-pub(super) fn clean(within: &Path, places: &Places) {
+/// Removes what verifications that were killed have left: machines, then files.
+pub(super) fn clean(connection: &Connection, within: &Path, places: &Places) -> Result<()> {
+    for domain in connection.domains()? {
+        let uuid = uuid_of(&domain.name).filter(|uuid| !is_used(places, *uuid));
+        if uuid.is_none() {
+            continue;
+        }
+        tracing::warn!(
+            machine = domain.name,
+            "a killed boot verification has left it; it is switched off"
+        );
+        match connection.power_off(&domain) {
+            Ok(()) => {}
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    clean_files(within, places);
+    Ok(())
+}
+
+fn clean_files(within: &Path, places: &Places) {
     let Ok(entries) = fs::read_dir(within) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let uuid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<Uuid>().ok());
-        let Some(uuid) = uuid else { continue };
+        let uuid = entry.file_name().to_str().and_then(uuid_of);
+        let Some(uuid) = uuid.filter(|uuid| !is_used(places, *uuid)) else { continue };
         let folder = entry.path();
-        // One without a lock has just been made, or is just being removed.
-        let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => continue,
-            Err(TryLockError::Error(error)) => {
-                tracing::debug!(%error, folder = %folder.display(), "not looked at");
-                continue;
-            }
-        }
         tracing::info!(folder = %folder.display(), "a killed boot verification has left it; it is removed");
-        for path in [run_of(places, uuid), tpm_of(places, uuid), folder] {
+        for path in [tpm_of(places, uuid), folder, run_of(places, uuid)] {
             remove(&path);
         }
     }
+}
+
+/// The UUID in the name of a machine or folder of a verification.
+fn uuid_of(name: &str) -> Option<Uuid> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
+/// Whether a verification with this UUID runs.
+fn is_used(places: &Places, uuid: Uuid) -> bool {
+    let lock = File::open(run_of(places, uuid).join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 fn run_of(places: &Places, uuid: Uuid) -> PathBuf {
@@ -130,28 +153,26 @@ mod tests {
             nvram: dir.path().join("nvram"),
         };
         let within = dir.path().join("work");
-        let make = |byte: u8, lock: bool| {
+        let make = |byte: u8| {
             let uuid = Uuid([byte; 16]);
             let folder = within.join(format!("{PREFIX}{uuid}"));
             for path in [&folder, &run_of(&places, uuid), &tpm_of(&places, uuid)] {
                 fs::create_dir_all(path).expect("made");
             }
-            let file = lock.then(|| File::create(folder.join(LOCK)).expect("made"));
-            (uuid, folder, file)
+            let lock = run_of(&places, uuid).join(LOCK);
+            (uuid, folder, File::create(lock).expect("made"))
         };
-        let (dead, dead_folder, file) = make(1, true);
+        let (dead, dead_folder, file) = make(1);
         drop(file);
-        let (live, live_folder, file) = make(2, true);
-        let file = file.expect("a lock");
+        let (live, live_folder, file) = make(2);
         file.lock().expect("locked");
-        let (_, new_folder, _) = make(3, false);
         let other = within.join("strongroom-boot-photos");
         fs::create_dir(&other).expect("made");
-        clean(&within, &places);
+        clean_files(&within, &places);
         assert!(!dead_folder.exists() && !run_of(&places, dead).exists());
-        assert!(!tpm_of(&places, dead).exists());
+        assert!(!tpm_of(&places, dead).exists() && !is_used(&places, dead));
         assert!(live_folder.exists() && run_of(&places, live).exists());
-        assert!(tpm_of(&places, live).exists() && new_folder.exists() && other.exists());
-        clean(&dir.path().join("nothing"), &places);
+        assert!(tpm_of(&places, live).exists() && is_used(&places, live) && other.exists());
+        clean_files(&dir.path().join("nothing"), &places);
     }
 }

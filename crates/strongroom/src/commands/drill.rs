@@ -1,6 +1,7 @@
 //! `drill`: machines that are started together from their recovery points, and the report of it.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -12,12 +13,14 @@ use strongroom_machine::{
     Boot,
     drill::{DrillNetwork, DrillRequest, drill},
     keep_boot,
+    restore::configuration,
 };
 use strongroom_reports::{BootVerdict, DrillReport, DrilledMachine};
 
 use super::{recoverypoint::find, verify::StartArgs};
 use crate::{
     args::OpenArgs,
+    columns::{Cell, Columns, row},
     complete,
     context::Context,
     error::{FaceError, Failure},
@@ -107,10 +110,13 @@ impl DrillArgs {
             let machines = list.points.iter().filter(|point| point.configuration.is_some());
             items = machines.map(|point| point.item.clone()).collect();
             items.sort();
-            items.dedup();
         }
+        let mut seen = BTreeSet::new();
+        items.retain(|item| seen.insert(item.clone()));
         let points = items.iter().map(|item| find(&vault, item, self.recovery_point));
         let points = points.collect::<Result<Vec<_>, _>>()?;
+        // Of what is no machine it is said before others are started.
+        points.iter().try_for_each(|point| configuration(&vault, point).map(drop))?;
         if points.is_empty() {
             return Err(Failure::usage("the vault has no recovery points of machines"));
         }
@@ -190,25 +196,7 @@ impl Show for DrillReport {
         if let Some(wanted) = self.wanted_seconds {
             writeln!(text, "Each machine has to work within {}", human::seconds(wanted)).ok();
         }
-        let rows = self.machines.iter().map(|machine| {
-            let result = match (machine.verdict, machine.is_in_time) {
-                (BootVerdict::Failed, _) => "FAILED",
-                (BootVerdict::Passed, Some(false)) => "TOO LATE",
-                (BootVerdict::Passed, _) => "passed",
-            };
-            let reached = machine.boot.as_ref().and_then(|boot| boot.reached);
-            [
-                machine.item.clone(),
-                machine.recovery_point.to_string(),
-                human::seconds(machine.age_seconds),
-                result.to_owned(),
-                reached.map_or("none", strongroom_reports::Rung::name).to_owned(),
-                machine.recovery_seconds.map_or_else(String::new, human::seconds),
-                machine.reason.as_deref().map(printable).unwrap_or_default(),
-            ]
-        });
-        let head = ["ITEM", "RECOVERY POINT", "AGE", "RESULT", "REACHED", "WORKS AFTER", "REASON"];
-        text.push_str(&human::table(head, &[2, 5], rows));
+        text.push_str(&table(self).to_text());
         for machine in &self.machines {
             let Some(boot) = &machine.boot else { continue };
             let steps = boot.rungs.iter().filter_map(|one| Some((one.rung, one.seconds?)));
@@ -223,4 +211,31 @@ impl Show for DrillReport {
         }
         text
     }
+
+    fn columns(&self) -> Option<Columns> {
+        Some(table(self))
+    }
+}
+
+/// A row for each machine.
+fn table(report: &DrillReport) -> Columns {
+    let rows = report.machines.iter().map(|machine| {
+        let result = match (machine.verdict, machine.is_in_time) {
+            (BootVerdict::Failed, _) => "FAILED",
+            (BootVerdict::Passed, Some(false)) => "TOO LATE",
+            (BootVerdict::Passed, _) => "passed",
+        };
+        let reached = machine.boot.as_ref().and_then(|boot| boot.reached);
+        row![
+            &machine.item,
+            Cell::id(machine.recovery_point),
+            human::seconds(machine.age_seconds),
+            result,
+            reached.map_or("none", strongroom_reports::Rung::name),
+            machine.recovery_seconds.map_or_else(String::new, human::seconds),
+            machine.reason.as_deref().map(printable).unwrap_or_default(),
+        ]
+    });
+    let head = ["ITEM", "RECOVERY POINT", "AGE", "RESULT", "REACHED", "WORKS AFTER", "REASON"];
+    Columns::new(head, rows)
 }

@@ -123,7 +123,7 @@ impl Show for Shown {
     fn show(&self) -> String {
         let mut text = format!("{}\n\n{}\n{}\n\n", self.0.name, self.0.meaning, self.0.hint);
         for (name, value) in facts(self.0) {
-            writeln!(text, "{name:<22}{}", value.replace('`', "")).ok();
+            writeln!(text, "{name:<30}{}", value.replace('`', "")).ok();
         }
         text
     }

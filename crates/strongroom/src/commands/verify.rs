@@ -53,6 +53,10 @@ impl VerifyCommand {
     }
 }
 
+/// The least memory that a machine is given, and the least that it may write.
+const MEMORY_MIN: u64 = 16 << 20;
+const WRITES_MIN: u64 = 1 << 20;
+
 /// How machines are started and watched.
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
@@ -88,6 +92,23 @@ pub(crate) struct StartArgs {
 impl StartArgs {
     /// What is asked of one machine.
     pub(crate) fn request(&self, scope: Scope) -> Result<BootRequest, Failure> {
+        let given = self.storage_dir.clone().unwrap_or_else(|| PathBuf::from("/var/tmp"));
+        // QEMU is started elsewhere.
+        let folder = given.canonicalize().map_err(|source| FaceError::Local {
+            path: given,
+            action: "find",
+            source,
+        })?;
+        if self.memory.is_some_and(|memory| memory < MEMORY_MIN) {
+            return Err(Failure::usage("--memory: no machine starts with less than 16 MiB"));
+        }
+        let least = Duration::from_secs(1);
+        if self.timeout < least || self.idle < least {
+            return Err(Failure::usage("--timeout and --idle are at least 1s"));
+        }
+        if self.writes_max < WRITES_MIN {
+            return Err(Failure::usage("--writes-max is at least 1M"));
+        }
         Ok(BootRequest {
             expect: None,
             timeout: self.timeout,
@@ -99,7 +120,7 @@ impl StartArgs {
             ports: Vec::new(),
             script: None,
             read_all: self.read_all,
-            folder: self.storage_dir.clone().unwrap_or_else(|| PathBuf::from("/var/tmp")),
+            folder,
             writes_max: self.writes_max,
             together: None,
             reader: Some(restore_files::reader()?),
@@ -210,16 +231,17 @@ impl BootArgs {
             services: self.service,
             ports: self.port,
             script: self.script,
-            network: self.network,
+            network: self.network.filter(|name| name != "none"),
             ..self.start.request(connection.uri().scope)?
         };
         let boot = context.watched(|progress| {
             let cancel = &context.cancel;
             boot::verify(&vault, &connection, &point, &history, &request, progress, cancel)
         })?;
-        write_evidence(&boot, self.screenshot.as_deref(), self.console.as_deref())?;
         let kept = if self.no_record { Ok(()) } else { keep_boot(&vault, &boot) };
         context.out.result(&boot.report)?;
+        let (screenshot, console) = (self.screenshot.as_deref(), self.console.as_deref());
+        write_evidence(context, &boot, screenshot, console)?;
         kept?;
         ended(&boot.report)
     }
@@ -239,6 +261,7 @@ pub(super) fn ended(report: &BootReport) -> Result<(), Failure> {
 }
 
 fn write_evidence(
+    context: &Context,
     boot: &Boot,
     screenshot: Option<&Path>,
     console: Option<&Path>,
@@ -247,13 +270,15 @@ fn write_evidence(
         let failed = |source| FaceError::Local { path: path.to_owned(), action: "write", source };
         std::fs::write(path, bytes).map_err(failed)
     };
-    match (screenshot, &boot.screenshot) {
-        (Some(path), Some(picture)) => write(path, &picture.bytes)?,
-        (Some(_), None) => return Err(Failure::usage("there is no picture of the screen")),
-        (None, _) => {}
-    }
     if let Some(path) = console {
         write(path, &boot.console)?;
+    }
+    match (screenshot, &boot.screenshot) {
+        (Some(path), Some(picture)) => write(path, &picture.bytes)?,
+        (Some(_), None) => {
+            context.out.say("There is no picture of the screen: the report says why.")
+        }
+        (None, _) => {}
     }
     Ok(())
 }
@@ -290,8 +315,8 @@ impl ShowArgs {
         let Some(boot) = strongroom_machine::boot(&vault, point.id)? else {
             return Err(FaceError::NoBoot { item: point.item, point: point.id }.into());
         };
-        write_evidence(&boot, self.screenshot.as_deref(), self.console.as_deref())?;
-        context.out.result(&boot.report)
+        context.out.result(&boot.report)?;
+        write_evidence(context, &boot, self.screenshot.as_deref(), self.console.as_deref())
     }
 }
 
@@ -321,6 +346,10 @@ impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let vault = open_vault(context, &self.open, None)?;
         let boots = boots(&vault, &self.item)?;
+        if boots.is_empty() {
+            // An item that is not there is an error.
+            vault.list_points(Some(&self.item))?;
+        }
         context.out.result(&BootList { item: self.item, boots })
     }
 }

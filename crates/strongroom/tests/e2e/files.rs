@@ -42,8 +42,14 @@ pub(crate) fn disk(lab: &Lab) {
     let file = source.join("etc/hostname");
     tool("touch", &["-d", "2020-02-03T04:05:06Z", &tool_path(&file)]);
 
+    let data = source.join("etc/deep/er/data");
+    rustix::fs::setxattr(&data, "user.note", NOTE, rustix::fs::XattrFlags::empty()).expect("set");
+
     image(lab);
 }
+
+/// An attribute of `/etc/deep/er/data`.
+pub(crate) const NOTE: &[u8] = b"two\nlines=\n";
 
 pub(crate) fn tool_path(path: &Path) -> String {
     path.to_str().expect("utf-8").to_owned()

@@ -12,7 +12,7 @@ use strongroom_base::{Clock as _, SystemClock};
 
 use crate::{
     documented::assert_documented,
-    files::{disk, image, tool, tool_path},
+    files::{NOTE, disk, image, tool, tool_path},
     harness::need,
     server::Service,
 };
@@ -33,6 +33,21 @@ fn served() -> Service {
     ));
     lab.ok("protection backup-now --item web --wait");
     service
+}
+
+#[test]
+fn attributes_with_lines_come_through_a_server() {
+    let service = served();
+    let lab = &service.lab;
+    let copied = lab.json(&format!("restore files cp {POINT} --partition 2 --path /etc --to out"));
+    assert_eq!(copied["problem_count"], 0, "{copied}");
+    let mut value = vec![0; 100];
+    let data = lab.path("out/etc/deep/er/data");
+    let len = rustix::fs::getxattr(&data, "user.note", &mut value).expect("an attribute");
+    assert_eq!(&value[..len], NOTE);
+    // Signs of ransomware are looked for as on the vault.
+    let diff = format!("restore files diff {POINT} --partition 2 --from latest --suspicious");
+    assert_eq!(lab.json(&diff), lab.json(&format!("{diff} {DIRECT}")));
 }
 
 /// The same command on the vault itself.

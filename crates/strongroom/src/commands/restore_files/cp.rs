@@ -5,6 +5,7 @@ use std::{ffi::OsString, fmt::Write as _, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 use strongroom_api::{ArchiveFormat, FileProblem, FileReport};
+use strongroom_base::codes;
 use strongroom_files::{Delivered, Files, Options, Volume, deliver, shown, unpack};
 
 use crate::{
@@ -108,13 +109,17 @@ impl CpArgs {
         let mut download = served.archive(path, ArchiveFormat::Tar)?;
         let options = Options { trusted: self.trusted };
         let done = unpack(&mut download, &self.to, options, &context.cancel);
-        // If it broke off, the server knows why.
-        let report = match (download.report(), &done) {
-            (Err(error), Err(_)) => return Err(error.into()),
-            (report, _) => report,
+        let report = download.report().map_err(Failure::from);
+        let (done, report) = match (done, report) {
+            (Ok(done), report) => (done, report?),
+            // It was given up here, before the server had ended it.
+            (Err(error), Err(failure)) if failure.code() == &codes::REQUEST_NOT_FOUND => {
+                return Err(error.into());
+            }
+            // If it broke off, the server knows why.
+            (Err(_), Err(failure)) => return Err(failure),
+            (Err(error), Ok(_)) => return Err(error.into()),
         };
-        let done = done?;
-        let report = report?;
         for note in &report.notes {
             context.out.say(&format!("Note: {note}"));
         }

@@ -126,9 +126,16 @@ impl DiffArgs {
         problems.none()
     }
 
-    /// Shows what the names of files say. In the vault.
+    /// Shows what the names of files say.
     fn show_signs(&self, context: &Context) -> Result<(), Failure> {
-        self.place.refuse_server(context)?;
+        if let Some(served) = self.place.served(context)? {
+            let mut problems = Problems::default();
+            let (from, to) = (served.find(self.from)?, served.point()?.to_string());
+            let before = self.tree(&served, &from, &mut problems)?;
+            let after = self.tree(&served, &to, &mut problems)?;
+            let points = [served.moment(&from)?, served.moment(&to)?];
+            return signs::show(context, points, [&before, &after], &problems);
+        }
         let vault = open_vault(context, &self.place.open, None)?;
         let to = self.place.point.find(&vault)?;
         let from = super::find(&vault, &to.item, self.from)?;
@@ -157,16 +164,24 @@ impl DiffArgs {
             ));
         }
         let from = served.find(self.from)?;
-        let mut all = |point: &str| {
-            let mut found = Found::new();
-            served.tree(point, path_of(&self.path).to_vec(), &mut |listed| match listed {
-                Ok((path, attributes)) => drop(found.insert(path, (0, attributes))),
-                Err((_, problem)) => problems.add(problem),
-            })?;
-            Ok::<_, Failure>(found)
-        };
-        let (before, after) = (all(&from)?, all(&served.point()?.to_string())?);
+        let before = self.tree(served, &from, problems)?;
+        let after = self.tree(served, &served.point()?.to_string(), problems)?;
         Ok(compare(&before, &after, &mut |_, _, _, _| Ok(None))?)
+    }
+
+    /// All files of a point, by a server.
+    fn tree(
+        &self,
+        served: &Served,
+        point: &str,
+        problems: &mut Problems,
+    ) -> Result<Found, Failure> {
+        let mut found = Found::new();
+        served.tree(point, path_of(&self.path).to_vec(), &mut |listed| match listed {
+            Ok((path, attributes)) => drop(found.insert(path, (0, attributes))),
+            Err((_, problem)) => problems.add(problem),
+        })?;
+        Ok(found)
     }
 
     /// In the vault.

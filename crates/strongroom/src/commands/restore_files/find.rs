@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, os::unix::ffi::
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
-use strongroom_base::{PointId, codes};
+use strongroom_base::PointId;
 use strongroom_export::Listed;
 use strongroom_files::{Attributes, FilesError, Time, shown};
 
@@ -149,9 +149,8 @@ impl FindArgs {
                 }
             });
             match searched {
-                Err(failure) if failure.code() == &codes::INTERRUPTED => return Err(failure),
                 // The folder, or the partition, was not always there.
-                Err(failure) if self.all_points => {
+                Err(failure) if self.all_points && failure.code().name.starts_with("files.") => {
                     search.problem(format!("{id}: {}", failure.message()));
                 }
                 other => other?,

@@ -35,8 +35,7 @@ use super::WhereArgs;
 #[command(after_help = "\
 Examples:
   strongroom restore files mount --item web01 --recovery-point latest /mnt/web01
-  strongroom restore files mount --item web01 --recovery-point yesterday --disk vda --partition 2 \\
-      /mnt/web01")]
+  strongroom restore files mount --item web01 --recovery-point yesterday --partition 2 /mnt/web01")]
 pub(crate) struct MountArgs {
     /// The folder: it must exist, and be empty
     #[arg(value_name = "DIR")]

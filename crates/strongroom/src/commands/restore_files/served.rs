@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 
+use jiff::Timestamp;
 use strongroom_api::{
     ArchiveFormat, FileLine, FileListing, FileReport, OfVolume, PointState, PointVolumes,
     RecoveryPoint,
@@ -60,6 +61,12 @@ impl Served {
     /// The id of the point that is named.
     pub(super) fn point(&self) -> Result<PointId, Failure> {
         Ok(self.client.point(&self.item, &self.point)?.id)
+    }
+
+    /// The id and the time of a point of the item.
+    pub(super) fn moment(&self, point: &str) -> Result<(PointId, Timestamp), Failure> {
+        let point = self.client.point(&self.item, point)?;
+        Ok((point.id, point.time))
     }
 
     /// The name of another point of the item.
