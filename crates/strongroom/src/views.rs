@@ -243,7 +243,7 @@ impl PointList {
             "CHANGED",
             "STORED",
             "DISKS",
-            "BOOTED",
+            "BOOTS",
             "TAGS",
         ];
         Columns::new(head, rows)
