@@ -300,6 +300,17 @@ mod tests {
         })
     }
 
+    fn restored_disks(point: &str) -> Value {
+        json!({
+            "recovery_point": point, "item": "web", "seconds": 1.0, "template": null,
+            "template_uuid": null, "nvram": null, "tpm": null, "notes": [],
+            "disks": [{
+                "name": "vda", "location": "/a", "size_bytes": 1, "data_bytes": 1,
+                "compared_blocks": 0, "written_blocks": 1, "written_bytes": 1, "seconds": 0.5,
+            }],
+        })
+    }
+
     /// What a job has kept is read as the kind that it is, and written again as it was.
     #[test]
     fn a_kept_report_is_read_as_its_kind() {
@@ -346,14 +357,7 @@ mod tests {
             "left_behind": [{ "name": "vdb", "reason": "r" }], "safety_point": null, "instant": null, "notes": [],
             "seconds": 2.0,
         });
-        let disks = json!({
-            "recovery_point": point, "item": "web", "seconds": 1.0, "template": null,
-            "template_uuid": null, "nvram": null, "tpm": null, "notes": [],
-            "disks": [{
-                "name": "vda", "location": "/a", "size_bytes": 1, "data_bytes": 1,
-                "compared_blocks": 0, "written_blocks": 1, "written_bytes": 1, "seconds": 0.5,
-            }],
-        });
+        let disks = restored_disks(point);
         let before = json!({
             "recovery_point": point, "item": "web", "machine": "copy", "uuid": "u",
             "host": "qemu:///system", "safety_point": null, "done_before": true,

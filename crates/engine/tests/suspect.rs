@@ -7,7 +7,7 @@
 
 mod common;
 
-use std::{fs, os::unix::fs::FileExt as _, sync::Arc};
+use std::{fmt::Write as _, fs, os::unix::fs::FileExt as _, sync::Arc};
 
 use common::{Place, noise};
 use strongroom_base::{Cancel, JumpKind, NewContent, PointId};
@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 fn make_text_disk(place: &Place) {
     let mut text = String::new();
     for line in 0_u64.. {
-        text.push_str(&format!("{line} wrote order {} of {line}\n", line * 7919));
+        writeln!(text, "{line} wrote order {} of {line}", line * 7919).expect("written");
         if text.len() >= 80 << 20 {
             break;
         }
@@ -86,7 +86,7 @@ fn as_much_new_text_is_not_suspect() {
     week(&place, &vault);
     let mut text = String::new();
     for line in 0_u64.. {
-        text.push_str(&format!("{line} is a new line {}\n", line * 104_729));
+        writeln!(text, "{line} is a new line {}", line * 104_729).expect("written");
         if text.len() >= 70 << 20 {
             break;
         }
@@ -117,7 +117,8 @@ fn a_point_that_is_copied_is_judged_by_the_copies_before() {
     };
     week(&place, &vault);
     let points = vault.points(Some("web01")).expect("points");
-    let last = points.iter().map(|point| copy(point.id)).last().expect("copies");
+    let copies: Vec<_> = points.iter().map(|point| copy(point.id)).collect();
+    let last = copies.last().expect("copies");
     write(&place, 0, &noise(1000, 70 << 20));
     let copied = copy(backup(&place, &vault).recovery_point).suspicion.expect("suspect");
     assert_eq!(copied.suspicion.last_before.id, last.recovery_point);

@@ -48,8 +48,11 @@ pub struct FileTree {
     open: Mutex<HashMap<u64, Arc<Vec<Entry>>>>,
     next: AtomicU64,
     /// Listings by name, of the folders that were asked last: to find a name costs a reader as much as to list all.
-    recent: Mutex<Vec<(u64, Arc<HashMap<Vec<u8>, Entry>>)>>,
+    recent: Mutex<Vec<(u64, Names)>>,
 }
+
+/// The entries of a folder by name.
+type Names = Arc<HashMap<Vec<u8>, Entry>>;
 
 /// How many listings are kept, and how many entries all of them have.
 const RECENT: usize = 16;
@@ -137,14 +140,14 @@ impl FileTree {
 
     fn find(&self, folder: INodeNo, name: &OsStr) -> Result<FileAttr, Errno> {
         let node = self.node(folder);
-        let entry = match self.listing(node)?.get(name.as_bytes()) {
-            Some(entry) => entry.clone(),
+        let listed = self.listing(node)?.get(name.as_bytes()).cloned();
+        let entry = if let Some(entry) = listed {
+            entry
+        } else {
             // Some file systems find names in other capitals.
-            None => {
-                let found =
-                    |reader: &mut FileReader, path: &[u8]| reader.find(path, node, name.as_bytes());
-                self.ask(node, found)?.ok_or(Errno::ENOENT)?
-            }
+            let found =
+                |reader: &mut FileReader, path: &[u8]| reader.find(path, node, name.as_bytes());
+            self.ask(node, found)?.ok_or(Errno::ENOENT)?
         };
         let file = self.number(entry.node)?;
         match &entry.attributes {
@@ -161,7 +164,7 @@ impl FileTree {
     }
 
     /// The entries of a folder by name, from an earlier question if there was one.
-    fn listing(&self, node: u64) -> Result<Arc<HashMap<Vec<u8>, Entry>>, Errno> {
+    fn listing(&self, node: u64) -> Result<Names, Errno> {
         if let Some((_, found)) = lock(&self.recent).iter().find(|(other, _)| *other == node) {
             return Ok(Arc::clone(found));
         }
@@ -169,13 +172,13 @@ impl FileTree {
         Ok(self.remember(node, &entries))
     }
 
-    fn remember(&self, node: u64, entries: &[Entry]) -> Arc<HashMap<Vec<u8>, Entry>> {
+    fn remember(&self, node: u64, entries: &[Entry]) -> Names {
         let named = entries.iter().map(|entry| (entry.name.clone(), entry.clone()));
-        let named: Arc<HashMap<Vec<u8>, Entry>> = Arc::new(named.collect());
+        let named: Names = Arc::new(named.collect());
         let mut recent = lock(&self.recent);
         recent.retain(|(other, _)| *other != node);
         recent.push((node, Arc::clone(&named)));
-        let many = |recent: &[(u64, Arc<HashMap<Vec<u8>, Entry>>)]| {
+        let many = |recent: &[(u64, Names)]| {
             let sum: usize = recent.iter().map(|(_, entries)| entries.len()).sum();
             recent.len() > RECENT || sum > RECENT_ENTRIES
         };

@@ -60,7 +60,7 @@ pub fn keep(vault: &Vault, boot: &Boot) -> Result<()> {
         let gone = without_deleted(vault, item, &mut boots)?;
         boots.sort_by_key(|boot| boot.recovery_point);
         let text = serde_json::to_vec(&Summaries { format: FORMAT, boots });
-        let text = text.map_err(|error| damaged(point, error.to_string()))?;
+        let text = text.map_err(|error| damaged(point, &error.to_string()))?;
         vault.save_service_object(&list_name(vault, item)?, &text)?;
         gone.into_iter().for_each(|point| remove(vault, point));
         // Another host may have replaced it with one that does not have ours.
@@ -110,7 +110,7 @@ pub fn boots_of(
 /// The newest verification of a recovery point, if it was ever verified.
 pub fn boot(vault: &Vault, point: PointId) -> Result<Option<Boot>> {
     match vault.load_service_object(&name(point)) {
-        Ok(bytes) => read(&bytes).map(Some).map_err(|reason| damaged(point, reason)),
+        Ok(bytes) => read(&bytes).map(Some).map_err(|reason| damaged(point, &reason)),
         Err(VaultError::NothingKept { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -156,13 +156,13 @@ fn list_name(vault: &Vault, item: &str) -> Result<String> {
     Ok(vault.name_for_item("boots", item)?)
 }
 
-fn damaged(point: PointId, reason: String) -> MachineError {
+fn damaged(point: PointId, reason: &str) -> MachineError {
     let reason = format!("its boot verification cannot be read: {reason}");
     MachineError::Configuration { point: point.to_string(), reason }
 }
 
 fn archive(boot: &Boot) -> Result<Vec<u8>> {
-    let failed = |error: std::io::Error| damaged(boot.report.recovery_point, error.to_string());
+    let failed = |error: std::io::Error| damaged(boot.report.recovery_point, &error.to_string());
     let mut archive = tar::Builder::new(Vec::new());
     let mut add = |name: &str, content: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -181,7 +181,7 @@ fn archive(boot: &Boot) -> Result<Vec<u8>> {
     if let Some(trace) = &boot.trace {
         let bytes = trace.encode();
         let bytes =
-            bytes.map_err(|error| damaged(boot.report.recovery_point, error.to_string()))?;
+            bytes.map_err(|error| damaged(boot.report.recovery_point, &error.to_string()))?;
         add("trace.json", &bytes).map_err(failed)?;
     }
     archive.into_inner().map_err(failed)

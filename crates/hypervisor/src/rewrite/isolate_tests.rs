@@ -66,7 +66,7 @@ fn nothing_of_the_host_is_left() {
         for (action, wanted) in
             [("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "preserve")]
         {
-            let found: Vec<_> = elements(&after, action).iter().map(|node| node.text()).collect();
+            let found: Vec<_> = elements(&after, action).iter().map(Node::text).collect();
             assert_eq!(found, [Some(wanted)], "{name}: {action}");
         }
     }

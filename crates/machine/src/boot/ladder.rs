@@ -272,6 +272,7 @@ pub(super) fn plain(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use RungOutcome::{Missed, NotTried, Reached};
     use proptest::prelude::*;
 
     use super::*;
@@ -336,7 +337,6 @@ mod tests {
         let report = ladder.report(Rung::Services, "it was idle for 60 s");
         assert_eq!(report.iter().map(|one| one.rung).collect::<Vec<_>>(), Rung::ALL);
         let outcomes: Vec<_> = report.iter().map(|one| one.outcome).collect();
-        use RungOutcome::{Missed, NotTried, Reached};
         assert_eq!(
             outcomes,
             [NotTried, Reached, Reached, Reached, Reached, NotTried, Reached, Missed, NotTried]

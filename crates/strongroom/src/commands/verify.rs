@@ -276,7 +276,7 @@ fn write_evidence(
     match (screenshot, &boot.screenshot) {
         (Some(path), Some(picture)) => write(path, &picture.bytes)?,
         (Some(_), None) => {
-            context.out.say("There is no picture of the screen: the report says why.")
+            context.out.say("There is no picture of the screen: the report says why.");
         }
         (None, _) => {}
     }
