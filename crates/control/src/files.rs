@@ -2,7 +2,7 @@
 //!
 //! This module owns what a caller may read, and what the audit log says of it: a download before its first byte and at
 //! its end, looks at folders once in a while. How file systems are read is the matter of
-//! [`PointFiles`](strongroom_orders::PointFiles).
+//! [`PointFiles`].
 
 use std::{
     future::Future,
