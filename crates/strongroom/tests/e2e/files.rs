@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -467,6 +467,25 @@ fn without_a_socket_the_process_ends() {
     assert_eq!(lab.run("file-reader").code, 1);
 }
 
+/// A command that mounts; it is ended with the test, however that ends.
+struct Mounting(Child);
+
+impl Mounting {
+    /// Ends it in order.
+    fn end(&mut self) -> std::process::ExitStatus {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).ok();
+        self.0.wait().expect("ends")
+    }
+}
+
+impl Drop for Mounting {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.end();
+        }
+    }
+}
+
 #[test]
 fn files_are_mounted_and_are_those_of_the_source() {
     let lab = backed_up();
@@ -474,8 +493,9 @@ fn files_are_mounted_and_are_those_of_the_source() {
     let words = format!("restore files mount {POINT} --partition 2");
     lab.fails(&format!("{words} source"), 2, "mount.folder");
     let mut mount = lab.command(&format!("{words} mnt --output json"));
-    let mut mount = mount.stdout(Stdio::piped()).spawn().expect("the program starts");
-    let said = mount.stdout.take().expect("piped");
+    let mount = mount.stdout(Stdio::piped()).spawn().expect("the program starts");
+    let mut mount = Mounting(mount);
+    let said = mount.0.stdout.take().expect("piped");
     let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
     let shown: Value = shown.expect("a document").expect("JSON");
     assert_documented("restore files mount", &shown);
@@ -512,7 +532,6 @@ fn files_are_mounted_and_are_those_of_the_source() {
         fs::read(mounted.join("nothing")).expect_err("there is none").kind(),
         std::io::ErrorKind::NotFound
     );
-    kill_process(Pid::from_child(&mount), Signal::TERM).expect("a signal");
-    assert!(mount.wait().expect("ends").success());
+    assert!(mount.end().success());
     assert_eq!(fs::read_dir(lab.path("mnt")).expect("a folder").count(), 0);
 }
