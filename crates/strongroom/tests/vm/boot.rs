@@ -167,7 +167,7 @@ fn what_does_not_boot_is_told_apart() {
     let run = host.strongroom(&[&booted[..], &["--output", "json"]].concat());
     failed(&run, "boot.not_found");
     let run = host.strongroom(&["recoverypoint", "list", "--item", "web"]);
-    assert!(run.stdout.contains("BOOTS") && run.stdout.contains("  no "), "{run:?}");
+    assert!(run.stdout.contains("BOOTS") && run.stdout.contains("  no\n"), "{run:?}");
     let run =
         host.strongroom(&["recoverypoint", "show", "--item", "web", "--recovery-point", &first]);
     assert!(run.stdout.contains("does not boot"), "{run:?}");
