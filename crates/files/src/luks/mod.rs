@@ -34,7 +34,8 @@ const PART: usize = 1 << 20;
 pub(crate) fn found(disk: &dyn ReadAt) -> Found {
     let (label, uuid, refusal) = match header(disk) {
         Ok(header) => {
-            let reason = "it is encrypted (LUKS): --luks-key-file opens it";
+            let reason =
+                "it is encrypted (LUKS): its passphrase or key file is needed (--luks-key-file)";
             (header.label, header.uuid, Fault::unsupported(reason))
         }
         Err(fault) => (None, None, fault),
