@@ -387,7 +387,7 @@ impl Set<'_> {
         let machine = Machine::parse(&xml)?;
         self.check_memory(&machine)?;
         notes.extend(check_host(connection, &machine, &[], &[])?);
-        self.files(uuid, &place, &served)?;
+        self.files(&place, &served)?;
         let empty = written(&place, &disks);
         let own = connection.again()?;
         let domain = own.start_transient(&xml)?;
@@ -465,7 +465,7 @@ impl Set<'_> {
     }
 
     /// Overlays, the firmware's variables and the state of the TPM.
-    fn files(&self, uuid: Uuid, place: &Place, served: &Served) -> Result<()> {
+    fn files(&self, place: &Place, served: &Served) -> Result<()> {
         for record in &self.point.disks {
             if self.old.disk(&record.name).is_some() {
                 let url = served.url(&record.name);
@@ -489,7 +489,6 @@ impl Set<'_> {
             .as_ref()
             .is_some_and(|tpm| matches!(tpm.backend, TpmBackend::Emulator { state: None, .. }));
         if is_emulated && !self.configuration.tpm.is_empty() {
-            debug_assert!(place.tpm.ends_with(uuid.to_string()));
             write_tpm(&place.tpm, &self.configuration.tpm)?;
             open_to_swtpm(&place.tpm)?;
         }

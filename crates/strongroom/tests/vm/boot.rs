@@ -9,7 +9,7 @@ use crate::{
     after::failed,
     documented::assert_documented,
     guest::{Disk, Guest},
-    harness::{Host, Run, tool, within},
+    harness::{Host, Mounted, Run, tool, within},
     restore::folder,
 };
 
@@ -232,7 +232,45 @@ fn a_verification_that_is_killed_leaves_nothing() {
     let run = start("INT");
     assert_eq!(run.code, 130, "{run:?}");
     assert_nothing_left(&host, &scratch);
-    assert!(!Path::new(&scratch).join("lock").exists());
+}
+
+#[test]
+fn a_machine_that_outlives_its_verification_is_switched_off_by_the_next() {
+    let host = Host::new();
+    let scratch = folder(&host, "scratch");
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]).up(3);
+    host.json(&["backup", "--vm", "web"]);
+    guest.destroy();
+    let mut command = host.command(&words(&scratch, &["--script", "/bin/never"]));
+    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let runs = || {
+        let list = host.virsh(&["list"]);
+        list.lines().any(|line| line.contains("strongroom-boot") && line.contains("running"))
+    };
+    assert!(within(60, runs), "it never runs");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    // The daemon that would switch it off dies with the command, which notices nothing.
+    let group = format!("-{}", child.id());
+    tool("kill", &["-STOP", "--", &group]);
+    host.kill_libvirtd();
+    tool("kill", &["-KILL", "--", &group]);
+    child.wait().expect("ends");
+    host.start_libvirtd();
+    let left = fs::read_dir(&scratch).expect("a folder").count();
+    assert_eq!(left, 1, "its files are there");
+    assert!(within(20, runs), "the machine is gone: {}", host.virsh(&["list", "--all"]));
+    host.json(&words(&scratch, &["--no-record"]));
+    assert_nothing_left(&host, &scratch);
+
+    // A disk that is full says nothing of the recovery point.
+    let small = folder(&host, "small");
+    if let Some(_mounted) = Mounted::tmpfs(Path::new(&small), "4M") {
+        let run = host.strongroom(&words(&small, &["--output", "json"]));
+        failed(&run, "disk.full");
+        assert_eq!(host.json(&["verify", "list", "--item", "web"])["boots"], serde_json::json!([]));
+        assert_nothing_left(&host, &small);
+    }
 }
 
 #[test]
