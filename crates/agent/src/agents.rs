@@ -53,6 +53,8 @@ impl ThisHost {
             disks: None,
             targets: None,
             allow_backing: Vec::new(),
+            boots: self.system_places.run.clone(),
+            file_reader: None,
             threads: 1,
         };
         LocalAgent::new(host, Arc::new(Vaults::new(None))).serving(self.accounts.clone())
@@ -68,6 +70,8 @@ pub struct Folders {
     pub targets: Vec<PathBuf>,
     /// Where begun restores are noted.
     pub notes: PathBuf,
+    /// For what machines write that are booted to verify a recovery point.
+    pub boots: PathBuf,
 }
 
 /// An agent, and what it was made for.
@@ -119,6 +123,8 @@ impl Agents for LocalAgents {
                 disks: Some(Within::new(self.folders.disks.clone())),
                 targets: Some(Within::new(self.folders.targets.clone())),
                 allow_backing: self.folders.disks.clone(),
+                boots: self.folders.boots.clone(),
+                file_reader: Some(self.here.file_reader.clone()),
                 threads: self.threads,
             },
             Arc::clone(&self.vaults),

@@ -13,9 +13,9 @@ use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
 use strongroom_keys::{self as keys, KeyError, KeyRing};
 use strongroom_orders::{
-    AbsentPoint, HeldPoint, Keeper, PointFacts, ReclaimDone, ReclaimOrder, Result, RotateOrder,
-    SavedObject, UsageFacts, ValidateOrder, VaultAccess, VaultFacts, VaultMake, VerifyFacts,
-    VerifyOrder, Watch,
+    AbsentPoint, BootEvidence, HeldPoint, Keeper, PointFacts, ReclaimDone, ReclaimOrder, Result,
+    RotateOrder, SavedObject, UsageFacts, ValidateOrder, VaultAccess, VaultFacts, VaultMake,
+    VerifyFacts, VerifyOrder, Watch,
 };
 use strongroom_vault::{
     Notes, ReclaimOptions, ReclaimProgress, UsageOptions, ValidateOptions, ValidateProgress,
@@ -28,6 +28,7 @@ use crate::{
     Vaults,
     error::body,
     facts::{absent_point, point_facts, skipped},
+    local::boot::evidence,
     vaults::OpenVault,
     verify,
 };
@@ -295,6 +296,19 @@ impl Keeper for LocalKeeper {
     fn saved(&self, access: &VaultAccess) -> Result<Vec<SavedObject>> {
         let objects = self.vault(access)?.service_objects().map_err(body)?.into_iter();
         Ok(objects.map(|kept| SavedObject { name: kept.name, size_bytes: kept.size }).collect())
+    }
+
+    fn boot(
+        &self,
+        access: &VaultAccess,
+        item: &str,
+        point: PointId,
+    ) -> Result<Option<BootEvidence>> {
+        let vault = self.vault(access)?;
+        // It is the item's own.
+        vault.point(item, point).map_err(body)?;
+        let boot = strongroom_machine::boot(&vault, point).map_err(body)?;
+        Ok(boot.map(evidence))
     }
 
     fn load(&self, access: &VaultAccess, name: &str) -> Result<Vec<u8>> {

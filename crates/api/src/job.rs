@@ -34,6 +34,10 @@ words! {
         Reclaim = "reclaim",
         /// Verifies what a vault holds.
         Verify = "verify",
+        /// Starts a machine from a recovery point in isolation, to see whether it boots.
+        VerifyBoot = "verify_boot",
+        /// Boots machines together from their recovery points, to see when each works.
+        Drill = "drill",
         /// Measures what a vault holds.
         MeasureUsage = "measure_usage",
         /// Changes a vault's key.
@@ -78,6 +82,8 @@ impl JobKind {
             Self::Expire => "the removal of expired recovery points",
             Self::Reclaim => "the reclaim",
             Self::Verify => "the verification",
+            Self::VerifyBoot => "the boot verification",
+            Self::Drill => "the drill",
             Self::MeasureUsage => "the measurement",
             Self::RotateKey => "the change of the key",
             Self::SaveCatalog => "the copy of the catalog",
@@ -187,6 +193,10 @@ task_names! {
     Reclaim = "reclaim",
     /// What the vault holds is verified.
     Verify = "verify",
+    /// A machine is started from a recovery point, and watched.
+    Boot = "boot",
+    /// Machines are started together from recovery points, and watched.
+    Drill = "drill",
     /// What the vault holds is measured.
     Measure = "measure",
     /// The vault's key is changed.

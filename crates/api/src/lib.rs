@@ -9,6 +9,7 @@
 
 mod access;
 mod alert;
+mod boot;
 mod error;
 mod files;
 mod host;
@@ -26,6 +27,7 @@ mod vault;
 
 pub use access::*;
 pub use alert::*;
+pub use boot::*;
 pub use error::*;
 pub use files::*;
 pub use host::*;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use strongroom_base::{ItemId, JobId, PointId, Suspicion, VaultId};
 use utoipa::ToSchema;
 
-use crate::{ConsistencyProved, Trigger, words};
+use crate::{ConsistencyProved, PointBoot, Trigger, words};
 
 words! {
     /// Where a recovery point's data is.
@@ -93,6 +93,9 @@ pub struct RecoveryPoint {
     /// Why ransomware may have encrypted the item before it; none if nothing speaks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspicion: Option<Suspicion>,
+    /// Whether its machine boots, if that was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<PointBoot>,
 }
 
 /// The copy of a recovery point in the snapshot vault.

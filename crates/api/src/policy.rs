@@ -6,7 +6,7 @@ use strongroom_base::{ItemId, PolicyId, VaultId};
 use strongroom_policy::PolicyRules;
 use utoipa::ToSchema;
 
-use crate::ConsistencyWanted;
+use crate::{BootPolicy, ConsistencyWanted};
 
 /// A policy: when items are backed up, with which consistency, and when their points expire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -23,6 +23,9 @@ pub struct Policy {
     pub consistency: ConsistencyWanted,
     /// Whether less than that is a failure.
     pub consistency_required: bool,
+    /// Which recovery points are booted to see whether their machines work; none if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootPolicy>,
     /// When it was made.
     pub created: Timestamp,
 }
@@ -42,6 +45,9 @@ pub struct PolicyCreate {
     /// Whether less than that is a failure.
     #[serde(default)]
     pub consistency_required: bool,
+    /// Which recovery points are booted to see whether their machines work; none if not given.
+    #[serde(default)]
+    pub boot: Option<BootPolicy>,
 }
 
 /// Changes of a policy. Omitted fields stay as they are.
@@ -61,6 +67,9 @@ pub struct PolicyUpdate {
     /// Whether less than that is a failure.
     #[serde(default)]
     pub consistency_required: Option<bool>,
+    /// Other recovery points to boot: `never` ends it.
+    #[serde(default)]
+    pub boot: Option<BootPolicy>,
 }
 
 /// The effect of a change of rules, before it is made.

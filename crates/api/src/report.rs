@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
 use serde_json::{Map, Value};
 use strongroom_base::{ItemId, PointId};
 use strongroom_reports::{
-    BackupReport, DisksReport, FinishReport, MachineBackupReport, MachineRestoreReport,
-    ReclaimReport, VerifyReport,
+    BackupReport, BootReport, DisksReport, DrillReport, FinishReport, MachineBackupReport,
+    MachineRestoreReport, ReclaimReport, VerifyReport,
 };
 
 use crate::StopMode;
@@ -37,6 +37,10 @@ pub enum Report {
     DisksRestore(Box<DisksReport>),
     /// An accepted or undone restore.
     Finish(Box<FinishReport>),
+    /// A boot verification.
+    Boot(Box<BootReport>),
+    /// A drill.
+    Drill(Box<DrillReport>),
     /// One part of a verification.
     Verify(Box<VerifyReport>),
     /// A verification, by its parts.
@@ -231,6 +235,8 @@ impl Report {
             Self::RestoredBefore(report) => serde_json::to_value(report),
             Self::DisksRestore(report) => serde_json::to_value(report),
             Self::Finish(report) => serde_json::to_value(report),
+            Self::Boot(report) => serde_json::to_value(report),
+            Self::Drill(report) => serde_json::to_value(report),
             Self::Verify(report) => serde_json::to_value(report),
             Self::Verified(report) => serde_json::to_value(report),
             Self::Reclaim(report) => serde_json::to_value(report),
@@ -268,6 +274,8 @@ reports! {
     RestoredBefore(RestoredBefore),
     DisksRestore(DisksReport),
     Finish(FinishReport),
+    Boot(BootReport),
+    Drill(DrillReport),
     Verify(VerifyReport),
     Verified(VerifiedParts),
     Reclaim(ReclaimReport),
@@ -296,6 +304,17 @@ mod tests {
                 "method": "full", "reason": null, "was_continued": false, "read_bytes": 1,
                 "written_bytes": 1, "written_ranges": 1, "cleared_bytes": 0, "cleared_ranges": 0,
                 "duration_ms": 1,
+            }],
+        })
+    }
+
+    fn drilled(point: &str, boot: &Value) -> Value {
+        json!({
+            "begun": "2026-01-01T00:00:00Z", "host": "kvm1", "verdict": "failed", "wanted_seconds": 900.0, "seconds": 40.5,
+            "machines": [{
+                "item": "web", "recovery_point": point, "point_time": "2026-01-01T00:00:00Z", "age_seconds": 1.5,
+                "verdict": "failed", "reason": "r", "code": null, "recovery_seconds": null, "is_in_time": false,
+                "boot": boot,
             }],
         })
     }
@@ -367,6 +386,13 @@ mod tests {
             "item": "web", "disks": [{ "name": "vda", "path": "/a" }],
         });
         let incremental_backup = incremental_backup();
+        let boot = json!({
+            "recovery_point": point, "item": "web", "machine": "web", "host": "kvm1",
+            "begun": "2026-01-01T00:00:00Z", "verdict": "failed", "expected": "agent", "expected_by": "history",
+            "reached": "kernel", "reason": "r", "start_seconds": 0.5, "screenshot": "image/png", "console_bytes": 1,
+            "read_bytes": 65536, "written_bytes": 0, "notes": [], "seconds": 2.5,
+            "rungs": [{ "rung": "kernel", "outcome": "reached", "seconds": 1.5, "reason": "r" }],
+        });
         let verify = serde_json::to_value(VerifyReport::default()).expect("JSON");
         let reclaim = serde_json::to_value(ReclaimReport::default()).expect("JSON");
         let item = ItemId::from_bytes([7; 16]);
@@ -380,6 +406,8 @@ mod tests {
             (disks, |it| matches!(it, Report::DisksRestore(_))),
             (incremental_backup, |it| matches!(it, Report::IncrementalBackup(_))),
             (finish, |it| matches!(it, Report::Finish(_))),
+            (boot.clone(), |it| matches!(it, Report::Boot(_))),
+            (drilled(point, &boot), |it| matches!(it, Report::Drill(_))),
             (verify.clone(), |it| matches!(it, Report::Verify(_))),
             (json!({ "structure": verify, "packs": verify }), |it| {
                 matches!(it, Report::Verified(_))

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use strongroom_base::{ItemId, VaultId};
 use utoipa::ToSchema;
 
-use crate::words;
+use crate::{DrillPolicy, words};
 
 words! {
     /// The redundancy of a vault's data.
@@ -122,6 +122,9 @@ pub struct Vault {
     /// Whether each reclaim also compresses once more what the recovery points need.
     #[serde(default)]
     pub recompress: bool,
+    /// The drill that the service carries out by itself; none if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillPolicy>,
     /// Tags: names and values of the operator's choice.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -210,6 +213,9 @@ pub struct VaultUpdate {
     /// Whether each reclaim also compresses once more what the recovery points need.
     #[serde(default)]
     pub recompress: Option<bool>,
+    /// Another drill that the service carries out by itself: `every_days` 0 ends it.
+    #[serde(default)]
+    pub drill: Option<DrillPolicy>,
     /// New tags, which replace all present ones.
     #[serde(default)]
     pub tags: Option<BTreeMap<String, String>>,

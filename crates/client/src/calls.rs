@@ -4,17 +4,18 @@
 
 use strongroom_api::{
     Alert, AlertState, AlertTest, Assignment, AssignmentCreate, AuditEntry, AuditVerified,
-    BackupNow, BlobSnapshots, BlobSnapshotsCreate, ChannelTried, Check, Host, HostCreate,
-    HostUpdate, Item, ItemUpdate, Job, JobBegun, JobKind, JobState, KeyRotate, Page, PointState,
-    PointUpdate, Policy, PolicyCreate, PolicyPreview, PolicyUpdate, Protect, ProtectableItem,
-    ProtectionState, RecoveryPoint, Restore, RestoreDecision, ResumeProtection, Severity, SignIn,
-    Status, StopProtection, StorageAccount, StorageAccountCreate, StorageAccountKeys,
-    StorageFailOver, StorageFailedOver, StorageKeyRegenerate, StorageKeysRead,
+    BackupNow, BlobSnapshots, BlobSnapshotsCreate, BootWanted, ChannelTried, Check, DrillWanted,
+    Host, HostCreate, HostUpdate, Item, ItemUpdate, Job, JobBegun, JobKind, JobState, KeyRotate,
+    Page, PointState, PointUpdate, Policy, PolicyCreate, PolicyPreview, PolicyUpdate, Protect,
+    ProtectableItem, ProtectionState, RecoveryPoint, Restore, RestoreDecision, ResumeProtection,
+    Severity, SignIn, Status, StopProtection, StorageAccount, StorageAccountCreate,
+    StorageAccountKeys, StorageFailOver, StorageFailedOver, StorageKeyRegenerate, StorageKeysRead,
     StorageRedundancySet, StorageReplication, StorageStatus, Token, TokenCreate, TokenIssued, User,
     UserCreate, UserUpdate, Vault, VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
 };
 use strongroom_base::AssignmentId;
 use strongroom_policy::PolicyRules;
+use strongroom_reports::BootReport;
 
 use crate::{Client, ClientError, Pages, http::Sent};
 
@@ -456,6 +457,33 @@ impl Client {
     /// Begins a restore.
     pub fn restore(&self, item: &str, point: &str, request: &Restore) -> Result<JobBegun> {
         self.post(&["items", item, "recovery-points", point, "restore"], request)
+    }
+
+    /// Begins a drill of machines of a vault.
+    pub fn drill(&self, vault: &str, request: &DrillWanted) -> Result<JobBegun> {
+        self.post(&["vaults", vault, "drill"], request)
+    }
+
+    /// Begins a boot verification of a recovery point.
+    pub fn verify_boot(&self, item: &str, point: &str, request: &BootWanted) -> Result<JobBegun> {
+        self.post(&["items", item, "recovery-points", point, "boot"], request)
+    }
+
+    /// The report of the newest boot verification of a recovery point.
+    pub fn boot_report(&self, item: &str, point: &str) -> Result<BootReport> {
+        self.get(&["items", item, "recovery-points", point, "boot"], &[])
+    }
+
+    /// The picture of the screen at its end, as PNG or PPM.
+    pub fn boot_screenshot(&self, item: &str, point: &str) -> Result<Vec<u8>> {
+        let path = ["items", item, "recovery-points", point, "boot", "screenshot"];
+        self.bytes(&Sent { method: reqwest::Method::GET, path: &path, query: &[], body: None })
+    }
+
+    /// The text of the console, as the machine has written it.
+    pub fn boot_console(&self, item: &str, point: &str) -> Result<Vec<u8>> {
+        let path = ["items", item, "recovery-points", point, "boot", "console"];
+        self.bytes(&Sent { method: reqwest::Method::GET, path: &path, query: &[], body: None })
     }
 
     /// Jobs, the newest first.

@@ -62,6 +62,7 @@ pub(crate) fn point_doc(
             purge_after: None,
             notes: facts.notes.clone(),
             suspicion: facts.suspicion.clone(),
+            boot: None,
         },
         occurrence: None,
         promised: None,

@@ -3,9 +3,11 @@
 //! This module owns the documents and which change is allowed. What the rules of a policy mean is the matter of the
 //! crate `policy`; points are judged by `retention`, backups begun by `schedule`.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use serde_json::json;
 use strongroom_api::{
-    self as api, ConsistencyWanted, Policy, PolicyCreate, PolicyPreview, PolicyUpdate,
+    self as api, BootWhen, ConsistencyWanted, Policy, PolicyCreate, PolicyPreview, PolicyUpdate,
 };
 use strongroom_base::{PolicyId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
@@ -20,6 +22,7 @@ use crate::{
     retention,
     rights::{Caller, Operation, Target},
     service::Control,
+    wanted::check_wanted,
 };
 
 /// The name of the policy that every vault has to begin with.
@@ -36,8 +39,10 @@ impl Control {
                 rules: rules::Policy::default_standard().rules().clone(),
                 consistency: ConsistencyWanted::Application,
                 consistency_required: false,
+                boot: None,
                 created: self.now(),
             },
+            boot_since: None,
         }
     }
 
@@ -80,6 +85,7 @@ impl Control {
             self.check(caller, Operation::CreatePolicy, target, || no_vault(vault))?;
             check_name("the policy's name", &request.name)?;
             let checked = checked(request.rules.clone())?;
+            request.boot.as_ref().map_or(Ok(()), |boot| check_wanted(&boot.wanted))?;
             check_active(&place)?;
             let doc = PolicyDoc {
                 policy: Policy {
@@ -89,8 +95,10 @@ impl Control {
                     rules: checked.rules().clone(),
                     consistency: request.consistency.unwrap_or(ConsistencyWanted::Application),
                     consistency_required: request.consistency_required,
+                    boot: request.boot.clone(),
                     created: self.now(),
                 },
+                boot_since: request.boot.as_ref().map(|_| self.now()),
             };
             let version = tx.insert(&doc).await.map_err(name_taken)?;
             let name = format!("{}/{}", place.name, doc.policy.name);
@@ -118,6 +126,7 @@ impl Control {
                 check_name("the policy's name", name)?;
             }
             let new = change.rules.clone().map(checked).transpose()?;
+            change.boot.as_ref().map_or(Ok(()), |boot| check_wanted(&boot.wanted))?;
             check_active(&place)?;
             let Stored { mut doc, version } = find_policy(tx, place.id, name).await?;
             check_version(version, expected)?;
@@ -134,6 +143,13 @@ impl Control {
             policy.consistency = change.consistency.unwrap_or(policy.consistency);
             policy.consistency_required =
                 change.consistency_required.unwrap_or(policy.consistency_required);
+            if let Some(boot) = &change.boot {
+                let before = policy.boot.as_ref().map(|boot| boot.when);
+                if before != Some(boot.when) {
+                    doc.boot_since = Some(now);
+                }
+                policy.boot = Some(boot.clone()).filter(|boot| boot.when != BootWhen::Never);
+            }
             let version = tx.update(&doc, version).await.map_err(name_taken)?;
             let name = format!("{}/{}", place.name, doc.policy.name);
             let detail = json!(doc.policy);
@@ -144,6 +160,7 @@ impl Control {
             }
             Ok(Versioned { value: doc.policy, version })
         })?;
+        self.boots_due.store(true, Relaxed);
         self.wake.notify_one();
         Ok(changed)
     }

@@ -134,6 +134,8 @@ pub struct Control {
     pub(crate) drivers: Arc<Drivers>,
     /// It is being stopped: jobs that are left now did not fail.
     pub(crate) stopping: AtomicBool,
+    /// A policy may want a recovery point booted since it was looked at last.
+    pub(crate) boots_due: AtomicBool,
     pub(crate) progress: Mutex<crate::work::progress::Known>,
     pub(crate) trusted: Mutex<crate::time::Trusted>,
     pub(crate) sign_ins: crate::access::sign_in::SignIns,
@@ -174,6 +176,7 @@ impl Control {
             job_events: broadcast::channel(1024).0,
             drivers: Arc::default(),
             stopping: AtomicBool::new(false),
+            boots_due: AtomicBool::new(true),
             progress: Mutex::default(),
             unsaved: Mutex::default(),
             points: Mutex::default(),

@@ -15,6 +15,7 @@ use strongroom_orders::VaultMake;
 use crate::{
     access::seen::seen,
     audit,
+    drills::check_drill_policy,
     error::{ControlError, Result},
     lookup::{check_active, check_name, find_vault, no_vault},
     model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, SettingDoc, VaultDoc},
@@ -96,6 +97,7 @@ impl Control {
                 soft_delete,
                 immutability,
                 recompress: request.recompress.unwrap_or(false),
+                drill: None,
                 tags: request.tags.clone(),
                 created: self.now(),
                 deleted: None,
@@ -209,6 +211,7 @@ impl Control {
             if let Some(soft_delete) = change.soft_delete {
                 check_soft_delete(soft_delete)?;
             }
+            change.drill.as_ref().map_or(Ok(()), check_drill_policy)?;
             check_version(version, expected)?;
             check_active(&doc.vault)?;
             for operation in weakens(&doc.vault, &change)? {
@@ -222,6 +225,9 @@ impl Control {
             vault.soft_delete = change.soft_delete.unwrap_or(vault.soft_delete);
             vault.immutability = change.immutability.unwrap_or(vault.immutability);
             vault.recompress = change.recompress.unwrap_or(vault.recompress);
+            if let Some(drill) = change.drill {
+                vault.drill = Some(drill).filter(|drill| drill.every_days > 0);
+            }
             vault.tags = change.tags.unwrap_or_else(|| vault.tags.clone());
             let version = tx.update(&doc, version).await.map_err(name_taken)?;
             judge_all(tx, "vault", doc.vault.id).await?;

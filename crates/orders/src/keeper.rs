@@ -204,6 +204,17 @@ pub struct SavedObject {
     pub size_bytes: u64,
 }
 
+/// The newest boot verification of a recovery point, with what shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BootEvidence {
+    /// The report, as the command prints it.
+    pub report: Report,
+    /// The format and the bytes of the picture of the screen, if there is one.
+    pub screenshot: Option<(String, Vec<u8>)>,
+    /// What the machine has written on its console; of a long text the middle is left out.
+    pub console: Vec<u8>,
+}
+
 /// Who looks after vaults. Every order names the vault; the keeper keeps it open.
 pub trait Keeper: Send + Sync {
     /// Makes a vault, or takes over one that is there and that the key opens.
@@ -257,6 +268,10 @@ pub trait Keeper: Send + Sync {
 
     /// Verifies the vault: damage that a copy mends is mended. Damage is no error. Task: `verify`.
     fn verify(&self, order: &VerifyOrder, watch: &Watch) -> Result<VerifyFacts>;
+
+    /// The newest boot verification of a recovery point; none if it has none.
+    fn boot(&self, vault: &VaultAccess, item: &str, point: PointId)
+    -> Result<Option<BootEvidence>>;
 
     /// Measures what the vault holds.
     fn usage(&self, vault: &VaultAccess, watch: &Watch) -> Result<UsageFacts>;

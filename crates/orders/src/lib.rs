@@ -17,7 +17,7 @@
 //! - **Orders** change something or take long. Each has an [`OrderId`]. An order may be repeated with the same id
 //!   after any crash or cut line: the agent finds the earlier result and continues, or repeats its answer.
 //!   Two ids are two orders.
-//! - **Questions** (`hello`, `discover`, `facts`, `points`, `absent`, `usage`, `saved`, `load`) change nothing.
+//! - **Questions** (`hello`, `discover`, `facts`, `points`, `absent`, `boot`, `usage`, `saved`, `load`) change nothing.
 //! - **Wanted states** (`make`, `delete_points`, `lock_points`, `make_key_file`, `save`, `unsave`) say what is
 //!   to be the case; a second time finds it so.
 //!
@@ -56,19 +56,20 @@ pub use files::{
 };
 pub use id::OrderId;
 pub use keeper::{
-    Absence, AbsentPoint, HeldPoint, Keeper, ReclaimDone, ReclaimOrder, RotateOrder, SavedObject,
-    UsageFacts, ValidateOrder, VaultFacts, VaultMake, VerifyDepth, VerifyFacts, VerifyOrder,
+    Absence, AbsentPoint, BootEvidence, HeldPoint, Keeper, ReclaimDone, ReclaimOrder, RotateOrder,
+    SavedObject, UsageFacts, ValidateOrder, VaultFacts, VaultMake, VerifyDepth, VerifyFacts,
+    VerifyOrder,
 };
 pub use order::{
-    Agent, Agents, BackupDone, BackupOrder, CheckOrder, FinishDone, FinishOrder, HostFacts,
-    IncrementalDone, IncrementalOrder, PointFacts, RestoreDone, RestoreOrder, Tier, TransferOrder,
-    VaultAccess,
+    Agent, Agents, BackupDone, BackupOrder, BootDone, BootOrder, CheckOrder, DrillDone, DrillOrder,
+    FinishDone, FinishOrder, HostFacts, IncrementalDone, IncrementalOrder, PointFacts, RestoreDone,
+    RestoreOrder, Tier, TransferOrder, VaultAccess,
 };
 pub use places::{AllowedPlaces, NotAllowed};
 pub use watch::{TaskEvent, Watch};
 
 /// The version of orders and facts.
-pub const ORDERS_VERSION: u32 = 2;
+pub const ORDERS_VERSION: u32 = 3;
 
 /// What comes back: errors are of the catalog, as data.
 pub type Result<T, E = Box<strongroom_api::ErrorBody>> = std::result::Result<T, E>;

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_api::{
-    BlobPlace, Check, ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, Host,
-    KeyReference, PointDisk, ProtectableItem, Report, Restore, RestoreDecision, Source,
+    BlobPlace, BootWanted, Check, ConsistencyProved, ConsistencyWanted, DiskSelection, DrillWanted,
+    ErrorBody, Host, KeyReference, PointBoot, PointDisk, ProtectableItem, Report, Restore,
+    RestoreDecision, Source,
 };
 use strongroom_base::{JobId, PointId, Suspicion};
 
@@ -186,6 +187,61 @@ pub struct RestoreDone {
     pub report: Report,
 }
 
+/// Starts a machine from a recovery point in isolation, to see whether it boots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootOrder {
+    /// The job.
+    pub job: JobId,
+    /// When the order was first given: a verification that began later answers it.
+    pub since: Timestamp,
+    /// The vault.
+    pub vault: VaultAccess,
+    /// The item's name in the vault.
+    pub item: String,
+    /// The point.
+    pub point: PointId,
+    /// What is asked of the machine.
+    pub wanted: BootWanted,
+}
+
+/// A machine was started from a recovery point, and watched: whether it came as far as expected or not. The result is kept
+/// in the vault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BootDone {
+    /// How far it came.
+    pub boot: PointBoot,
+    /// What is not as good as it should be.
+    pub warnings: Vec<ErrorBody>,
+    /// The report, as the command of the same name prints it.
+    pub report: Report,
+}
+
+/// Starts machines together from recovery points in isolation, to see when each works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillOrder {
+    /// The job.
+    pub job: JobId,
+    /// The vault.
+    pub vault: VaultAccess,
+    /// The items' names in the vault and the points, in the order in which the machines start.
+    pub points: Vec<(String, PointId)>,
+    /// What is asked; its items, host and time do not count here.
+    pub wanted: DrillWanted,
+}
+
+/// A drill came to its end, whatever became of the machines. How each boots is kept in the vault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DrillDone {
+    /// How far each machine came that was started.
+    pub boots: Vec<(PointId, PointBoot)>,
+    /// The items of machines that did not come as far as they have to, or not in time.
+    pub failed: Vec<String>,
+    /// What is not as good as it should be.
+    pub warnings: Vec<ErrorBody>,
+    /// The report, as the command of the same name prints it.
+    pub report: Report,
+}
+
 /// Accepts or undoes a restore that has replaced a machine's disks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinishOrder {
@@ -228,6 +284,20 @@ impl RestoreOrder {
     /// Which order it is: a job restores one thing.
     pub fn id(&self) -> OrderId {
         OrderId::of_job(self.job, "restore")
+    }
+}
+
+impl BootOrder {
+    /// Which order it is: a job verifies one point.
+    pub fn id(&self) -> OrderId {
+        OrderId::of_job(self.job, "boot")
+    }
+}
+
+impl DrillOrder {
+    /// Which order it is: a job is one drill.
+    pub fn id(&self) -> OrderId {
+        OrderId::of_job(self.job, "drill")
     }
 }
 
@@ -282,6 +352,15 @@ pub trait Agent: Send + Sync {
 
     /// Restores a machine or disks. Tasks: `prepare`, `restore`.
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone>;
+
+    /// Starts a machine from a recovery point in isolation, sees how far it comes, and removes it. That it does not come far
+    /// enough is no error. A host without machines fails with `host.lacks`. Task: `boot`.
+    fn verify_boot(&self, order: &BootOrder, watch: &Watch) -> Result<BootDone>;
+
+    /// Starts machines together from recovery points in isolation, sees when each works, and removes them. That one does
+    /// not work is no error. Given again it is carried out again: nothing but what is known of the points is changed by it. Task:
+    /// `drill`.
+    fn drill(&self, order: &DrillOrder, watch: &Watch) -> Result<DrillDone>;
 
     /// Accepts or undoes a restore that has replaced a machine's disks. A repeated order continues.
     fn finish(&self, order: &FinishOrder) -> Result<FinishDone>;

@@ -10,17 +10,17 @@ use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use strongroom_api::{
-    BlobAccess, BlobPlace, ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody,
-    ItemUsage, KeyReference, PointDisk, Report, Restore, RestoreDecision, RestoreDisks, Source,
-    TaskName, TaskState,
+    BlobAccess, BlobPlace, BootOutcome, BootStep, BootWanted, ConsistencyProved, ConsistencyWanted,
+    DiskSelection, DrillWanted, ErrorBody, ItemUsage, KeyReference, PointBoot, PointDisk, Report,
+    Restore, RestoreDecision, RestoreDisks, Source, TaskName, TaskState,
 };
 use strongroom_base::{JobId, Jump, JumpKind, LastBefore, PointId, Suspicion, VaultId, codes};
 use strongroom_orders::{
-    Absence, AbsentPoint, BackupDone, BackupOrder, CheckOrder, FinishDone, FinishOrder, HeldPoint,
-    HostFacts, IncrementalDone, IncrementalOrder, ORDERS_VERSION, OrderId, PointFacts, ReclaimDone,
-    ReclaimOrder, RestoreDone, RestoreOrder, RotateOrder, SavedObject, TaskEvent, Tier,
-    TransferOrder, UsageFacts, ValidateOrder, VaultAccess, VaultFacts, VaultMake, VerifyDepth,
-    VerifyFacts, VerifyOrder,
+    Absence, AbsentPoint, BackupDone, BackupOrder, BootDone, BootEvidence, BootOrder, CheckOrder,
+    DrillDone, DrillOrder, FinishDone, FinishOrder, HeldPoint, HostFacts, IncrementalDone,
+    IncrementalOrder, ORDERS_VERSION, OrderId, PointFacts, ReclaimDone, ReclaimOrder, RestoreDone,
+    RestoreOrder, RotateOrder, SavedObject, TaskEvent, Tier, TransferOrder, UsageFacts,
+    ValidateOrder, VaultAccess, VaultFacts, VaultMake, VerifyDepth, VerifyFacts, VerifyOrder,
 };
 
 /// All that is sent, by name.
@@ -90,6 +90,73 @@ fn facts() -> PointFacts {
 
 fn id(step: &str) -> OrderId {
     OrderId::of_job(job(), step)
+}
+
+fn of_boots(shapes: &mut Shapes) {
+    let order = BootOrder {
+        job: job(),
+        since: time(),
+        vault: vault(),
+        item: "web".to_owned(),
+        point: point(),
+        wanted: BootWanted {
+            expect: Some(BootStep::Agent),
+            services: vec!["postgresql".to_owned()],
+            ports: vec![5432],
+            script: Some("/check".to_owned()),
+            network: Some("closed".to_owned()),
+            memory_bytes: Some(1 << 30),
+            processors: Some(1),
+            timeout_seconds: Some(600),
+            idle_seconds: Some(60),
+            writes_max_bytes: Some(1 << 32),
+            read_all: true,
+        },
+    };
+    assert_eq!(order.id(), id("boot"));
+    shapes.add("boot", &order);
+    let boot = PointBoot {
+        outcome: BootOutcome::Failed,
+        begun: time(),
+        expected: BootStep::Agent,
+        reached: Some(BootStep::Kernel),
+        reached_ms: Some(6500),
+        reason: Some("agent: it never answered".to_owned()),
+        job: Some(job()),
+    };
+    let warnings = vec![ErrorBody::new(&codes::STORE_DEGRADED, "a copy is away")];
+    let drill = DrillOrder {
+        job: job(),
+        vault: vault(),
+        points: vec![("web".to_owned(), point())],
+        wanted: DrillWanted {
+            items: vec!["web".to_owned()],
+            host: Some("kvm1".to_owned()),
+            before: Some(time()),
+            in_order: true,
+            within_seconds: Some(900),
+            network: Some("none".to_owned()),
+            memory_bytes: Some(1 << 30),
+            processors: Some(1),
+            timeout_seconds: Some(600),
+        },
+    };
+    assert_eq!(drill.id(), id("drill"));
+    shapes.add("drill", &drill);
+    let drilled = DrillDone {
+        boots: vec![(point(), boot.clone())],
+        failed: vec!["web".to_owned()],
+        warnings: warnings.clone(),
+        report: Report::default(),
+    };
+    shapes.add("drill_done", &drilled);
+    let evidence = BootEvidence {
+        report: Report::default(),
+        screenshot: Some(("image/png".to_owned(), vec![1, 2])),
+        console: vec![3],
+    };
+    shapes.add("boot_evidence", &evidence);
+    shapes.add("boot_done", &BootDone { boot, warnings, report: Report::default() });
 }
 
 fn of_hosts(shapes: &mut Shapes) {
@@ -263,6 +330,7 @@ fn of_vaults(shapes: &mut Shapes) {
 #[test]
 fn what_is_sent_has_the_shape_of_this_version() {
     let mut shapes = Shapes::default();
+    of_boots(&mut shapes);
     of_hosts(&mut shapes);
     of_vaults(&mut shapes);
     let now = json!({ "version": ORDERS_VERSION, "shapes": shapes.0 });

@@ -19,6 +19,7 @@
 //! | `tags`      | which days a retention rule speaks of |
 //! | `retention` | [`evaluate`]: until when each point is kept, and by which rules |
 //! | `preview`   | [`preview()`], [`is_shorter`]: what a change of policy would do |
+//! | `boots`     | [`to_boot`]: which point is booted next, to see whether its machine works |
 //! | `suspect`   | [`judge`]: whether a point may hold what ransomware has encrypted |
 //!
 //! Everything is a pure function: the time of day is an argument, and nothing is remembered. The one
@@ -27,6 +28,7 @@
 //!
 //! It must not know how a backup is made, where points are kept, or who asks.
 
+mod boots;
 mod calendar;
 mod error;
 mod limits;
@@ -42,6 +44,7 @@ mod tags;
 mod words;
 mod zone;
 
+pub use boots::{BootRule, BootablePoint, to_boot};
 pub use error::{Part, PolicyError};
 pub use limits::{MAX_BLACKOUTS, MAX_POINTS, MAX_START_SPREAD_MINUTES, MAX_TIMES};
 pub use policy::Policy;

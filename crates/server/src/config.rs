@@ -98,6 +98,7 @@ keys! {
         blob_accounts: Vec<String> = Vec::new(), "[]", "Storage accounts of this server (`storage_listen`) whose page blobs items may protect, such as `[\"disks\"]`.";
         blob_target_accounts: Vec<String> = Vec::new(), "[]", "Storage accounts of this server to whose page blobs items may be backed up.";
         restore_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders below which restores may write disks, and devices that they may overwrite.";
+        boot_dir: PathBuf = PathBuf::from("/var/tmp"), "\"/var/tmp\"", "Folder for what machines write that are booted to verify a recovery point: it is thrown away with the machine. The users of QEMU must reach it.";
         libvirt_sockets: Vec<PathBuf> = Vec::new(), "[]", "Sockets of libvirt that hosts may name, besides those of `qemu:///system` and of `qemu:///session` of the server's user. Their daemons must run as root or as that user.";
         jobs: u32 = 8, "8", "Maximum number of jobs at the same time.";
         restores: u32 = 2, "2", "Additional jobs at the same time, only for restores.";

@@ -251,6 +251,7 @@ pub(crate) fn control(
         disks: config.disk_dirs.clone(),
         targets: config.restore_dirs.clone(),
         notes: config.data_dir.join("restores"),
+        boots: config.boot_dir.clone(),
     };
     let agents = LocalAgents::new(here, vaults, folders, config.libvirt_sockets.clone(), threads);
     Ok(Control::new(Parts {

@@ -3,6 +3,7 @@
 mod at_work;
 mod backup;
 mod begun;
+pub(crate) mod boot;
 mod incremental;
 mod restore;
 pub(crate) mod sources;
@@ -16,6 +17,7 @@ use strongroom_api::{
 };
 use strongroom_base::{HostId, codes, message};
 use strongroom_disk::Within;
+use strongroom_files::ReaderCommand;
 use strongroom_hypervisor::{ConnectUri, Connection, Settings};
 use strongroom_machine::{
     DiscoveredMachine, MachineError, Places,
@@ -23,9 +25,9 @@ use strongroom_machine::{
     restore::{Decision, finish},
 };
 use strongroom_orders::{
-    Agent, BackupDone, BackupOrder, CheckOrder, FinishDone, FinishOrder, HostFacts,
-    IncrementalDone, IncrementalOrder, ORDERS_VERSION, RestoreDone, RestoreOrder, Result,
-    TransferOrder, Watch,
+    Agent, BackupDone, BackupOrder, BootDone, BootOrder, CheckOrder, DrillDone, DrillOrder,
+    FinishDone, FinishOrder, HostFacts, IncrementalDone, IncrementalOrder, ORDERS_VERSION,
+    RestoreDone, RestoreOrder, Result, TransferOrder, Watch,
 };
 
 use self::at_work::AtWork;
@@ -56,6 +58,10 @@ pub struct LocalHost {
     pub targets: Option<Within>,
     /// Folders whose files images by path may refer to as backing or data files.
     pub allow_backing: Vec<PathBuf>,
+    /// Folder for what machines write that are booted to verify a recovery point; libvirt's QEMU must reach it.
+    pub boots: PathBuf,
+    /// How the process that reads file systems is started; none: file systems are not looked at.
+    pub file_reader: Option<ReaderCommand>,
     /// Threads for hashing and compressing.
     pub threads: usize,
 }
@@ -167,6 +173,16 @@ impl Agent for LocalAgent {
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {
         let _turn = self.at_work.begin(order.id(), &watch.cancel)?;
         self.bring_back(order, watch)
+    }
+
+    fn verify_boot(&self, order: &BootOrder, watch: &Watch) -> Result<BootDone> {
+        let _turn = self.at_work.begin(order.id(), &watch.cancel)?;
+        self.boot(order, watch)
+    }
+
+    fn drill(&self, order: &DrillOrder, watch: &Watch) -> Result<DrillDone> {
+        let _turn = self.at_work.begin(order.id(), &watch.cancel)?;
+        self.drill_now(order, watch)
     }
 
     fn finish(&self, order: &FinishOrder) -> Result<FinishDone> {

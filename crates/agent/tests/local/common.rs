@@ -152,6 +152,8 @@ fn workers(
         disks,
         targets,
         allow_backing: Vec::new(),
+        boots: dir.join("boots"),
+        file_reader: None,
         threads: 2,
     };
     let keeper = LocalKeeper::new(Arc::clone(vaults), "here", 2);

@@ -51,6 +51,8 @@ rules! {
     PointSuspect = "point_suspect", Critical, "somebody resolves it", "A recovery point has far more new content that does not compress than the points before it: ransomware may have encrypted the item. The alert names the last point before.";
     BackupFailed = "backup_failed", Error, "a backup of the item succeeds, or its protection is stopped", "Backups of an item fail.";
     RpoMissed = "rpo_missed", Error, "a restorable recovery point is as new as promised, or protection is stopped", "The newest restorable recovery point of an item is older than its policy promises, whatever its jobs say.";
+    BootFailed = "boot_failed", Error, "a newer recovery point of the item boots, the same one does when it is verified again, or protection is stopped", "The machine of an item did not come as far as it has to when it was booted from a recovery point.";
+    DrillFailed = "drill_failed", Error, "a drill of the vault on that host passes, or somebody resolves it", "A machine did not work in a drill, or not in the time that is wanted.";
     RestoreFailed = "restore_failed", Error, "somebody resolves it", "A restore failed.";
     JobFailed = "job_failed", Error, "somebody resolves it", "A job of another kind failed.";
     ClockJumped = "clock_jumped", Error, "the clock runs right again, or is confirmed", "The server's clock has jumped, so nothing is deleted that may not have expired.";
@@ -82,8 +84,13 @@ impl std::str::FromStr for Rule {
 
 impl Rule {
     /// What ends when an item's protection is stopped.
-    pub(crate) const OF_BACKUPS: [Self; 4] =
-        [Self::BackupFailed, Self::RpoMissed, Self::SourceMissing, Self::NoSchedule];
+    pub(crate) const OF_BACKUPS: [Self; 5] = [
+        Self::BackupFailed,
+        Self::RpoMissed,
+        Self::BootFailed,
+        Self::SourceMissing,
+        Self::NoSchedule,
+    ];
 }
 
 #[cfg(test)]

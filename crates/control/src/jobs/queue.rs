@@ -1,7 +1,7 @@
 //! Whose turn it is: which of the waiting jobs are begun now.
 //!
 //! Restores come first, then what somebody asked for, then what a schedule wants, then the
-//! service's own housekeeping; among equals, who has waited longest. A job that must wait for a busy host or
+//! service's own housekeeping, and boot verifications of policies; among equals, who has waited longest. A job that must wait for a busy host or
 //! vault does not hold up those behind it. Some places are for restores alone, so that one never
 //! waits for backups.
 
@@ -66,6 +66,7 @@ struct Taken {
     total: u32,
     restores: u32,
     hosts: HashMap<HostId, u32>,
+    boots: HashMap<HostId, u32>,
     vaults: HashMap<VaultId, u32>,
     stores: HashMap<u64, u32>,
 }
@@ -75,7 +76,8 @@ impl Taken {
         let add = |count: &mut u32| *count = count.saturating_add(1);
         add(if claim.kind == JobKind::Restore { &mut self.restores } else { &mut self.total });
         if let Some(host) = claim.host {
-            add(self.hosts.entry(host).or_default());
+            let boots = is_boot(claim.kind);
+            add((if boots { &mut self.boots } else { &mut self.hosts }).entry(host).or_default());
         }
         if let Some(vault) = claim.vault {
             add(self.vaults.entry(vault).or_default());
@@ -99,6 +101,10 @@ impl Taken {
             used.copied().unwrap_or(0) < limit.max(1).saturating_add(extra)
         };
         let host = claim.host.is_none_or(|host| {
+            // No backup waits for a machine that is booted, and one of these is enough for a host.
+            if is_boot(claim.kind) {
+                return room(self.boots.get(&host), 1);
+            }
             let limit = limits.hosts.get(&host).copied().unwrap_or(limits.host);
             room(self.hosts.get(&host), limit)
         });
@@ -126,10 +132,16 @@ pub fn choose(waiting: &[Waiting], running: &[Claim], limits: &Limits) -> Vec<Jo
     chosen
 }
 
+/// Whether it starts machines in isolation.
+fn is_boot(kind: JobKind) -> bool {
+    matches!(kind, JobKind::VerifyBoot | JobKind::Drill)
+}
+
 fn rank(job: &Waiting) -> u8 {
     match (job.claim.kind, job.trigger) {
         (JobKind::Restore, _) => 0,
         (_, Trigger::OnDemand) => 1,
+        (kind, Trigger::Scheduled) if is_boot(kind) => 4,
         (_, Trigger::Scheduled) => 2,
         (_, Trigger::System) => 3,
     }
@@ -172,6 +184,21 @@ mod tests {
         assert_eq!(choose(&jobs, &[], &Limits::default()), ids(&[5, 4, 3, 2, 1]));
         let two = Limits { total: 2, restores: 0, ..Limits::default() };
         assert_eq!(choose(&jobs, &[], &two), ids(&[5, 4]));
+    }
+
+    #[test]
+    fn one_machine_at_a_time_is_booted_on_a_host_and_no_backup_waits_for_it() {
+        let jobs = [
+            waiting(1, JobKind::VerifyBoot, Trigger::Scheduled, 1, 0),
+            waiting(2, JobKind::VerifyBoot, Trigger::OnDemand, 1, 5),
+            waiting(3, JobKind::Backup, Trigger::Scheduled, 1, 7),
+            waiting(4, JobKind::Reclaim, Trigger::System, 2, 9),
+        ];
+        let limits = Limits { host: 1, ..Limits::default() };
+        assert_eq!(choose(&jobs, &[], &limits), ids(&[2, 3, 4]));
+        let running = [jobs[1].claim];
+        assert_eq!(choose(&jobs[..1], &running, &limits), ids(&[]));
+        assert_eq!(choose(&jobs[2..3], &running, &limits), ids(&[3]));
     }
 
     #[test]

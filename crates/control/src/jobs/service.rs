@@ -1,5 +1,7 @@
 //! Jobs as the service keeps them: begun, listed, changed by events, cancelled.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use serde_json::json;
 use strongroom_api::{
     self as api, ErrorBody, Job, JobKind, JobState, ProtectionState, StopMode, Stopped, Task,
@@ -49,6 +51,8 @@ impl Spec {
             Self::Backup { .. } => JobKind::Backup,
             Self::Restore { .. } => JobKind::Restore,
             Self::FinishRestore { .. } => JobKind::FinishRestore,
+            Self::VerifyBoot { .. } => JobKind::VerifyBoot,
+            Self::Drill { .. } => JobKind::Drill,
             Self::DeleteData { .. } => JobKind::DeleteBackupData,
             Self::Expire { .. } => JobKind::Expire,
             Self::Reclaim { .. } => JobKind::Reclaim,
@@ -65,6 +69,8 @@ impl Spec {
             Self::Backup { .. } => &[TaskName::Snapshot, TaskName::Transfer, TaskName::Validate],
             Self::Restore { .. } => &[TaskName::Prepare, TaskName::Restore],
             Self::FinishRestore { .. } => &[TaskName::Finish],
+            Self::VerifyBoot { .. } => &[TaskName::Boot],
+            Self::Drill { .. } => &[TaskName::Drill],
             Self::Discover { .. } => &[TaskName::Discover],
             Self::DeleteData { .. } | Self::Expire { .. } => &[TaskName::Delete],
             Self::Reclaim { .. } => &[TaskName::Reclaim],
@@ -112,10 +118,13 @@ impl Control {
     pub(crate) fn new_job(&self, spec: Spec, subject: &str, trigger: Trigger, by: &str) -> JobDoc {
         let (vault, item, host) = match &spec {
             Spec::Discover { host } => (None, None, Some(*host)),
-            Spec::Protect { vault, host, .. } => (Some(*vault), None, Some(*host)),
+            Spec::Protect { vault, host, .. } | Spec::Drill { vault, host, .. } => {
+                (Some(*vault), None, Some(*host))
+            }
             Spec::Restore { item, host, .. } => (None, Some(*item), Some(*host)),
             Spec::Backup { item, .. }
             | Spec::FinishRestore { item, .. }
+            | Spec::VerifyBoot { item, .. }
             | Spec::DeleteData { item } => (None, Some(*item), None),
             Spec::Expire { vault }
             | Spec::Reclaim { vault }
@@ -337,6 +346,12 @@ impl Control {
             }
             // That nobody listens is no error.
             let _listeners = self.job_events.send(job.clone()).unwrap_or(0);
+            // There is a new point, or the host is free for the next one.
+            if job.state.is_final()
+                && matches!(job.kind, JobKind::Backup | JobKind::VerifyBoot | JobKind::Drill)
+            {
+                self.boots_due.store(true, Relaxed);
+            }
             if job.state.is_final() || job.state == JobState::Queued {
                 self.wake.notify_one();
             }

@@ -13,6 +13,9 @@ use crate::sources;
 pub struct PolicyDoc {
     /// As the API shows it.
     pub policy: api::Policy,
+    /// Since when every new point is booted, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_since: Option<Timestamp>,
 }
 
 impl Document for PolicyDoc {

@@ -53,6 +53,26 @@ pub enum Spec {
         /// What becomes of the disks.
         decision: api::RestoreDecision,
     },
+    /// Start a machine from a recovery point in isolation, to see whether it boots.
+    VerifyBoot {
+        /// The item.
+        item: ItemId,
+        /// The point.
+        point: PointId,
+        /// What is asked of the machine.
+        wanted: Box<api::BootWanted>,
+    },
+    /// Start machines together from their recovery points in isolation, to see when each works.
+    Drill {
+        /// The vault.
+        vault: VaultId,
+        /// The host that starts them.
+        host: HostId,
+        /// The items, in order.
+        items: Vec<ItemId>,
+        /// What is asked.
+        wanted: Box<api::DrillWanted>,
+    },
     /// Delete all points of an item, and forget it.
     DeleteData {
         /// The item.

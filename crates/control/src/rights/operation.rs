@@ -77,6 +77,7 @@ operations! {
     BackupNow = "item.backup", Operator, Item, "Back up an item on demand.";
     Restore = "item.restore", Operator, Item, "Restore from an item's recovery points.";
     ReadFiles = "item.read_files", Operator, Item, "List and download files of an item's recovery points.";
+    VerifyBoot = "item.verify_boot", Operator, Item, "Boot an item's machine from a recovery point in isolation, and see its screen and console.";
     FinishRestore = "restore.finish", Operator, Item, "Accept or undo a restore that has replaced a machine's disks.";
     ReplaceMachine = "machine.replace", Operator, Host, "Replace the disks of a machine that is not the item's own.";
     Resume = "item.resume", Operator, Item, "Resume an item's protection.";
@@ -84,6 +85,7 @@ operations! {
     AcknowledgeAlert = "alert.acknowledge", Operator, Item, "Acknowledge and resolve alerts.";
     MeasureUsage = "vault.measure", Operator, Vault, "Measure what a vault holds.";
     VerifyVault = "vault.verify", Operator, Vault, "Verify what a vault holds.";
+    Drill = "vault.drill", Operator, Vault, "Boot machines of a vault together from their recovery points in isolation.";
     SnapshotBlobs = "storage_account.snapshot", Operator, Server, "Take snapshots of blobs of storage accounts.";
 
     CreateVault = "vault.create", Contributor, Server, "Create a vault, or take one over.";

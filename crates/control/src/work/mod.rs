@@ -15,7 +15,9 @@
 
 mod attention;
 mod backup;
+mod boot;
 mod compare;
+mod drill;
 pub(crate) mod drivers;
 mod finish;
 mod house;
@@ -64,6 +66,9 @@ const HOUSE: SignedDuration = SignedDuration::from_mins(5);
 /// How often it is looked how the storage accounts stand.
 const STORAGE: SignedDuration = SignedDuration::from_secs(15);
 
+/// How often it is looked whether a recovery point is to be booted, at most.
+const BOOTS: SignedDuration = SignedDuration::from_secs(15);
+
 /// How often it is looked how far a job has come.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -88,6 +93,8 @@ struct Looks {
     house: Option<jiff::Timestamp>,
     /// The storage accounts.
     storage: Option<jiff::Timestamp>,
+    /// Recovery points that are to be booted.
+    boots: Option<jiff::Timestamp>,
 }
 
 impl Rounds {
@@ -166,6 +173,11 @@ impl Control {
             looks.storage = Some(now);
             outcome = self.look_at(self.alert_of_storage().await).and(outcome);
         }
+        let is_time = looks.boots.is_none_or(|last| now.duration_since(last).abs() >= BOOTS);
+        if is_time && self.boots_due.swap(false, Relaxed) {
+            looks.boots = Some(now);
+            outcome = self.look_at(self.begin_boot_verifications().await.map(drop)).and(outcome);
+        }
         if looks.house.is_none_or(|house| now.duration_since(house).abs() >= HOUSE) {
             looks.house = Some(now);
             outcome = self.look_at(self.keep_house().await).and(outcome);
@@ -230,6 +242,8 @@ impl Control {
         self.alert_of_verification().await?;
         self.alert_of_open_restores().await?;
         self.write_down_uses(false).await?;
+        self.begin_boot_verifications().await?;
+        self.begin_drills().await?;
         self.begin_housekeeping().await?;
         self.forget_old().await
     }
@@ -483,6 +497,12 @@ impl Control {
                 }
                 Spec::FinishRestore { item, decision } => {
                     self.do_finish_restore(job, item, decision, events, &watch).await
+                }
+                Spec::VerifyBoot { item, point, wanted } => {
+                    self.do_verify_boot(&doc.job, (item, point), *wanted, events, &watch).await
+                }
+                Spec::Drill { vault, host, items, wanted } => {
+                    self.do_drill(job, (vault, host), &items, *wanted, events, &watch).await
                 }
                 Spec::DeleteData { item } => self.do_delete_data(item, &watch).await,
                 Spec::Expire { vault } => self.do_expire(vault, &watch).await,

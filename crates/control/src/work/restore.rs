@@ -8,6 +8,7 @@ use strongroom_base::{Code, HostId, ItemId, JobId, PointId, codes};
 use strongroom_orders::{RestoreDone, RestoreOrder, Watch};
 
 use super::{
+    boot::failed,
     outcome::{JobEvents, Outcome},
     progress::result,
     transfer::in_snapshot_tier,
@@ -45,6 +46,11 @@ impl Control {
             Ok((item, vault, host, point.doc))
         })?;
         events.send(Event::Point(point.point.id));
+        let not_booting = point.point.boot.as_ref();
+        if let Some(warning) = not_booting.and_then(|boot| failed(&item.item, point.point.id, boot))
+        {
+            events.send(Event::Warning(warning));
+        }
         // Named as somebody who looks for it will.
         let replaces = match &restore {
             api::Restore::Replace(replace) if !replace.dry_run => {

@@ -10,7 +10,9 @@
 
 mod access;
 mod accounts;
+mod boots;
 mod costs;
+mod drills;
 mod files;
 mod jobs;
 mod lost;

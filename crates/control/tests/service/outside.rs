@@ -10,19 +10,21 @@ use std::{
 
 use jiff::Timestamp;
 use strongroom_api::{
-    self as api, Check, ConsistencyProved, ErrorBody, Finding, ItemUsage, KeyReference, Level,
-    PointDisk, ProtectableDisk, ProtectableItem, Restore, Source, TaskName, TaskState, Verdict,
+    self as api, BootOutcome, BootStep, BootWanted, Check, ConsistencyProved, ErrorBody, Finding,
+    ItemUsage, KeyReference, Level, PointBoot, PointDisk, ProtectableDisk, ProtectableItem,
+    Restore, Source, TaskName, TaskState, Verdict,
 };
 use strongroom_base::{
     Clock, Code, HostId, JobId, PointId, Suspicion, SystemEntropy, VaultId, codes,
 };
 use strongroom_control::notify::Channel;
 use strongroom_orders::{
-    Absence, AbsentPoint, Agent, Agents, AllowedPlaces, BackupDone, BackupOrder, CheckOrder,
-    FinishDone, FinishOrder, HeldPoint, HostFacts, IncrementalDone, IncrementalOrder, Keeper,
-    NotAllowed, ORDERS_VERSION, PointFacts, ReclaimDone, ReclaimOrder, RestoreDone, RestoreOrder,
-    Result, RotateOrder, SavedObject, Tier, TransferOrder, UsageFacts, ValidateOrder, VaultAccess,
-    VaultFacts, VaultMake, VerifyDepth, VerifyFacts, VerifyOrder, Watch,
+    Absence, AbsentPoint, Agent, Agents, AllowedPlaces, BackupDone, BackupOrder, BootDone,
+    BootEvidence, BootOrder, CheckOrder, DrillDone, DrillOrder, FinishDone, FinishOrder, HeldPoint,
+    HostFacts, IncrementalDone, IncrementalOrder, Keeper, NotAllowed, ORDERS_VERSION, PointFacts,
+    ReclaimDone, ReclaimOrder, RestoreDone, RestoreOrder, Result, RotateOrder, SavedObject, Tier,
+    TransferOrder, UsageFacts, ValidateOrder, VaultAccess, VaultFacts, VaultMake, VerifyDepth,
+    VerifyFacts, VerifyOrder, Watch,
 };
 
 use crate::{accounts::Stored, world::Hand};
@@ -46,6 +48,8 @@ pub(crate) struct Store {
     /// Points with deletion notes of the service, which wait for a reclaim.
     pub(crate) deleted: BTreeMap<PointId, PointFacts>,
     pub(crate) saved: BTreeMap<String, Vec<u8>>,
+    /// How points boot.
+    pub(crate) boots: BTreeMap<PointId, (PointBoot, BootEvidence)>,
     /// Points with deletion notes that somebody else has put.
     pub(crate) hidden: BTreeSet<PointId>,
     /// Until when points are locked.
@@ -90,6 +94,10 @@ pub(crate) struct Outside {
     pub(crate) transfers_fail: VecDeque<Option<&'static Code>>,
     /// How many of the next transfers succeed, and whoever ordered them does not hear of it.
     pub(crate) transfers_unheard: u32,
+    /// Why the next boots do not come far enough, in order; none is success.
+    pub(crate) boots_fail: VecDeque<Option<&'static str>>,
+    /// What the boots of points were asked for, in order.
+    pub(crate) booted: Vec<(PointId, BootWanted)>,
     /// What makes the next backup's point suspect.
     pub(crate) suspicion: Option<Suspicion>,
     /// Which vaults restores were made from, in order.
@@ -444,6 +452,75 @@ impl Agent for Host {
         Ok(done)
     }
 
+    fn verify_boot(&self, order: &BootOrder, watch: &Watch) -> Result<BootDone> {
+        watch.task(TaskName::Boot, TaskState::InProgress, None);
+        while self.0.outside().hold && !watch.cancel.is_cancelled() {
+            #[allow(clippy::disallowed_methods, reason = "the world waits in real time")]
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        goes_on(watch)?;
+        let mut outside = self.0.outside();
+        if let Some(code) = outside.host_fails {
+            return Err(error(code));
+        }
+        outside.open(&order.vault)?.point(&order.item, order.point)?;
+        let kept = outside.open(&order.vault)?.boots.get(&order.point).cloned();
+        let (boot, evidence) = match kept.filter(|(boot, _)| boot.begun >= order.since) {
+            Some(kept) => kept,
+            None => {
+                let reason = outside.boots_fail.pop_front().flatten();
+                outside.booted.push((order.point, order.wanted.clone()));
+                let is_good = reason.is_none();
+                let boot = PointBoot {
+                    outcome: if is_good { BootOutcome::Passed } else { BootOutcome::Failed },
+                    begun: self.0.clock.now(),
+                    expected: BootStep::Agent,
+                    reached: Some(if is_good { BootStep::Agent } else { BootStep::Kernel }),
+                    reached_ms: Some(6500),
+                    reason: reason.map(str::to_owned),
+                    job: Some(order.job),
+                };
+                let evidence = BootEvidence {
+                    report: other(serde_json::json!({ "recovery_point": order.point })),
+                    screenshot: is_good.then(|| ("image/png".to_owned(), vec![1, 2, 3])),
+                    console: b"a line\n".to_vec(),
+                };
+                let kept = (boot, evidence);
+                outside.open(&order.vault)?.boots.insert(order.point, kept.clone());
+                kept
+            }
+        };
+        watch.task(TaskName::Boot, TaskState::Completed, None);
+        Ok(BootDone { boot, warnings: Vec::new(), report: evidence.report })
+    }
+
+    fn drill(&self, order: &DrillOrder, watch: &Watch) -> Result<DrillDone> {
+        watch.task(TaskName::Drill, TaskState::InProgress, None);
+        goes_on(watch)?;
+        let (mut boots, mut failed) = (Vec::new(), Vec::new());
+        for (item, point) in &order.points {
+            let since = self.0.clock.now();
+            let boot = BootOrder {
+                job: order.job,
+                since,
+                vault: order.vault.clone(),
+                item: item.clone(),
+                point: *point,
+                wanted: BootWanted::default(),
+            };
+            // Each drill boots anew.
+            self.0.outside().open(&order.vault)?.boots.remove(point);
+            let done = self.verify_boot(&boot, watch)?;
+            if done.boot.outcome == BootOutcome::Failed {
+                failed.push(item.clone());
+            }
+            boots.push((*point, done.boot));
+        }
+        watch.task(TaskName::Drill, TaskState::Completed, None);
+        let report = other(serde_json::json!({ "machines": order.points.len() }));
+        Ok(DrillDone { boots, failed, warnings: Vec::new(), report })
+    }
+
     fn finish(&self, order: &FinishOrder) -> Result<FinishDone> {
         let mut outside = self.0.outside();
         if let Some(code) = outside.host_fails {
@@ -622,6 +699,18 @@ impl Keeper for Vaults {
             damaged: (0..damaged).map(|_| "a pack".to_owned()).collect(),
             report: api::Report::default(),
         })
+    }
+
+    fn boot(
+        &self,
+        vault: &VaultAccess,
+        item: &str,
+        point: PointId,
+    ) -> Result<Option<BootEvidence>> {
+        let mut outside = self.0.outside();
+        let store = outside.open(vault)?;
+        store.point(item, point)?;
+        Ok(store.boots.get(&point).map(|(_, evidence)| evidence.clone()))
     }
 
     fn usage(&self, vault: &VaultAccess, watch: &Watch) -> Result<UsageFacts> {

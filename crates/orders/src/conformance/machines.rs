@@ -1,10 +1,13 @@
 //! Machines: what an [`Agent`](crate::Agent) must do with them.
 
-use strongroom_api::{Report, Restore, RestoreDecision, RestoreMachine, Source};
+use jiff::Timestamp;
+use strongroom_api::{
+    BootOutcome, BootStep, BootWanted, Report, Restore, RestoreDecision, RestoreMachine, Source,
+};
 use strongroom_base::codes;
 
 use super::{Checked, Failure, Suite};
-use crate::{BackupOrder, CheckOrder, FinishDone, FinishOrder, RestoreOrder, Watch};
+use crate::{BackupOrder, BootOrder, CheckOrder, FinishDone, FinishOrder, RestoreOrder, Watch};
 
 impl Suite<'_> {
     /// A machine is found, backed up once, and restored once.
@@ -64,6 +67,22 @@ impl Suite<'_> {
             };
             self.same(&machine, &Some("conformance-copy"), "the new machine")?;
         }
+        let boot = BootOrder {
+            job: Self::job(),
+            since: Timestamp::UNIX_EPOCH,
+            vault: vault.clone(),
+            item: done.point.item.clone(),
+            point: done.point.id,
+            wanted: BootWanted { expect: Some(BootStep::PowerOn), ..BootWanted::default() },
+        };
+        let kept = |point| self.keeper().boot(&vault, &done.point.item, point);
+        self.holds(kept(done.point.id)?.is_none(), "a point that was never booted has no report")?;
+        let booted = self.agent().verify_boot(&boot, &Watch::silent())?;
+        self.same(&booted.boot.outcome, &BootOutcome::Passed, "QEMU runs the machine")?;
+        let again = self.agent().verify_boot(&boot, &Watch::silent())?;
+        self.same(&again.boot, &booted.boot, "given again, it is not booted again")?;
+        let kept = kept(done.point.id)?;
+        self.same(&kept.map(|kept| kept.report), &Some(booted.report), "the report is kept")?;
         let decision = RestoreDecision::Accept;
         let finish = FinishOrder { order: Self::once(), machine: uuid.clone(), decision };
         let finished = self.agent().finish(&finish)?;

@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use strongroom_api::{
-    JobBegun, JobKind, KeyRotate, Page, Vault, VaultCreate, VaultUpdate, VaultUsage,
+    DrillWanted, JobBegun, JobKind, KeyRotate, Page, Vault, VaultCreate, VaultUpdate, VaultUsage,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -21,6 +21,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(measure_vault))
         .routes(routes!(reclaim_vault))
         .routes(routes!(verify_vault))
+        .routes(routes!(drill_vault))
         .routes(routes!(save_catalog))
         .routes(routes!(rotate_key))
 }
@@ -187,4 +188,22 @@ async fn rotate_key(
     BodyOrNone(request): BodyOrNone<KeyRotate>,
 ) -> Done<Begun> {
     Ok(Begun(app.control.rotate_key(&caller, &vault, request.key).await?))
+}
+
+/// Boot machines of a vault together, to see when each works
+///
+/// The machines run in isolation on their host, on a closed network, and read their disks from the recovery points. The job's
+/// report says of each how old its recovery point is and when it worked; if one does not, or not in time, the job is
+/// completed with a warning `drill.failed`.
+#[utoipa::path(post, path = "/vaults/{vault}/drill", tag = "vaults", request_body = DrillWanted,
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
+    extensions(("x-operation" = json!("vault.drill"))))]
+async fn drill_vault(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(vault): Names<String>,
+    _: Params<NoParams>,
+    Body(wanted): Body<DrillWanted>,
+) -> Done<Begun> {
+    Ok(Begun(app.control.drill(&caller, &vault, wanted).await?))
 }

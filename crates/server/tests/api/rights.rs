@@ -73,6 +73,8 @@ fn body_of(name: &str, bed: &Bed, tag: &str) -> Option<Value> {
         "update_item" => json!({ "disks": { "choose": "all" } }),
         "stop_protection" => json!({ "mode": "retain_forever" }),
         "update_recovery_point" => json!({ "retain_until": "2100-01-01T00:00:00Z" }),
+        "drill_vault" => json!({ "in_order": true }),
+        "verify_boot" => json!({ "expect": "kernel" }),
         "restore" => json!({ "mode": "disks", "folder": bed.path(&format!("restored/{tag}")) }),
         _ => return None,
     })

@@ -76,6 +76,10 @@ const TABLE: &[(&str, Takes)] = &[
     ("fail_storage_over", T::Right(VaultAdmin, A::Server)),
     ("follow_job", T::Right(Reader, A::Web)),
     ("follow_jobs", T::AnyToken),
+    ("drill_vault", T::Right(Operator, A::Main)),
+    ("get_boot", T::Right(Reader, A::Web)),
+    ("get_boot_console", T::Right(Operator, A::Web)),
+    ("get_boot_screenshot", T::Right(Operator, A::Web)),
     ("get_file_report", T::AnyToken),
     ("get_host", T::Right(Reader, A::Here)),
     ("get_item", T::Right(Reader, A::Web)),
@@ -135,6 +139,7 @@ const TABLE: &[(&str, Takes)] = &[
     ("update_user", T::Right(VaultAdmin, A::Server)),
     ("update_vault", T::Right(Contributor, A::Main)),
     ("verify_audit", T::Right(VaultAdmin, A::Server)),
+    ("verify_boot", T::Right(Operator, A::Web)),
     ("verify_vault", T::Right(Operator, A::Main)),
 ];
 

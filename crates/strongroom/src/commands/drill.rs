@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::Args;
+use strongroom_api::DrillWanted;
 use strongroom_machine::{
     Boot,
     drill::{DrillNetwork, DrillRequest, drill},
@@ -17,7 +18,12 @@ use strongroom_machine::{
 };
 use strongroom_reports::{BootVerdict, DrillReport, DrilledMachine};
 
-use super::{recoverypoint::find, verify::StartArgs};
+use super::{
+    recoverypoint::{OfServiceArgs, find},
+    restore::not_through_server,
+    service::{boot as boots_of_service, common::WaitArgs},
+    verify::StartArgs,
+};
 use crate::{
     args::OpenArgs,
     columns::{Cell, Columns, row},
@@ -43,14 +49,16 @@ use crate::{
 /// recovery points, as those of `verify boot`. --evidence writes the report, pictures of the screens and texts
 /// of the consoles to a folder. The exit code is 7 if a machine did not come as far as it has to, or not in time.
 ///
-/// Works on a vault directly, on a host with libvirt, without a server.
+/// With a server the machines' host does it, unless you name a vault or key: the command begins a job, and
+/// `strongroom job show` has its report. Without a server it works on a vault directly, on a host with libvirt.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom drill --item db --item web01 --within 15m
   strongroom drill --item db --item web01 --in-order --recovery-point yesterday \\
       --memory 2G --evidence /srv/audit/drill
-  strongroom drill --all --network none --output json")]
+  strongroom drill --all --network none --output json
+  strongroom drill --all --vault-name main --within 15m --wait")]
 pub(crate) struct DrillArgs {
     /// An item; may be repeated. The machines start in this order
     #[arg(
@@ -86,6 +94,16 @@ pub(crate) struct DrillArgs {
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
 
+    #[command(flatten)]
+    of: OfServiceArgs,
+
+    /// With a server: the host, if the machines are of several
+    #[arg(long, value_name = "NAME", add = complete::hosts())]
+    on_host: Option<String>,
+
+    #[command(flatten)]
+    wait: WaitArgs,
+
     /// Do not keep the results in the vault
     #[arg(long)]
     no_record: bool,
@@ -102,6 +120,13 @@ pub(crate) struct DrillArgs {
 
 impl DrillArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        if !self.of.is_direct(context, &self.open)? {
+            let wanted = self.wanted()?;
+            return boots_of_service::drill(context, self.of.vault(), &wanted, self.wait.wait);
+        }
+        if self.wait.wait || self.on_host.is_some() {
+            return Err(FaceError::NoServer.into());
+        }
         let connection = self.connect.open()?;
         let vault = open_vault(context, &self.open, None)?;
         let mut items = self.item.clone();
@@ -144,6 +169,38 @@ impl DrillArgs {
             boots.iter().try_for_each(|boot| keep_boot(&vault, boot))?;
         }
         ended(&report)
+    }
+}
+
+impl DrillArgs {
+    /// What a server is asked for.
+    fn wanted(&self) -> Result<DrillWanted, Failure> {
+        not_through_server(&[
+            ("--connect", self.connect.connect.is_some()),
+            ("--evidence", self.evidence.is_some()),
+            ("--no-record", self.no_record),
+            ("--read-all", self.start.read_all),
+            ("--storage-dir", self.start.storage_dir.is_some()),
+            ("--cache-dir", self.open.cache_dir.is_some()),
+        ])?;
+        let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        Ok(DrillWanted {
+            items: self.item.clone(),
+            host: self.on_host.clone(),
+            before: match self.recovery_point {
+                Point::Latest => None,
+                Point::At(moment) => Some(moment),
+                Point::Booted | Point::Ids(_) => {
+                    return Err(Failure::usage("a drill takes `latest` or a time"));
+                }
+            },
+            in_order: self.in_order,
+            within_seconds: self.within.map(seconds),
+            network: self.network.clone(),
+            memory_bytes: self.start.memory,
+            processors: self.start.processors,
+            timeout_seconds: Some(seconds(self.start.timeout)),
+        })
     }
 }
 

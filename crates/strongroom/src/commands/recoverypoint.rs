@@ -63,8 +63,7 @@ pub(crate) struct PointArgs {
     /// The recovery point: `latest`, its id or the beginning of its id, or a time, which selects
     /// the newest point at or before it
     ///
-    /// Without a server, `booted` is the newest point from which `strongroom verify boot` has booted
-    /// the machine.
+    /// `booted` is the newest point from which `strongroom verify boot` has booted the machine.
     ///
     /// A time is 2026-11-22T18:00:00Z (RFC 3339); or in the local time zone "2026-11-22 18:00", or
     /// a day (2026-11-22, today, yesterday), which means its end; or an age: 90s, 30min and 2h by

@@ -9,6 +9,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use strongroom_api::{BootWanted, NotAWord};
 use strongroom_base::PointId;
 use strongroom_hypervisor::Scope;
 use strongroom_machine::{
@@ -21,7 +22,12 @@ use strongroom_reports::{
 };
 use strongroom_vault::Vault;
 
-use super::{recoverypoint::PointArgs, restore_files};
+use super::{
+    recoverypoint::{OfServiceArgs, PointArgs},
+    restore::not_through_server,
+    restore_files,
+    service::{boot as boots_of_service, common::WaitArgs},
+};
 use crate::{
     args::OpenArgs,
     complete,
@@ -62,15 +68,15 @@ const WRITES_MIN: u64 = 1 << 20;
 pub(crate) struct StartArgs {
     /// The most memory of a machine [default: as much as it has]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    memory: Option<u64>,
+    pub(super) memory: Option<u64>,
 
     /// The number of processors of a machine [default: as many as it has]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
-    processors: Option<u32>,
+    pub(super) processors: Option<u32>,
 
     /// How long a machine is watched at most
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = values::duration)]
-    timeout: Duration,
+    pub(super) timeout: Duration,
 
     /// How long a machine may do nothing: read, write or say nothing
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::duration)]
@@ -78,7 +84,7 @@ pub(crate) struct StartArgs {
 
     /// Folder for what the machines write, which is thrown away [default: /var/tmp]
     #[arg(long, value_name = "DIR")]
-    storage_dir: Option<PathBuf>,
+    pub(super) storage_dir: Option<PathBuf>,
 
     /// The most that a machine may write
     #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = values::size)]
@@ -86,7 +92,7 @@ pub(crate) struct StartArgs {
 
     /// Read every block of the recovery point first, and check it
     #[arg(long)]
-    read_all: bool,
+    pub(super) read_all: bool,
 }
 
 impl StartArgs {
@@ -146,7 +152,9 @@ impl StartArgs {
 /// mention them, and `restore vm --instant` reads those blocks first. The exit code is 7 if the machine
 /// did not come as far as it has to.
 ///
-/// Works on a vault directly, on a host with libvirt, without a server.
+/// With a server the item's host does it, and the server keeps the result too, unless you name a vault or
+/// key: the command begins a job, and `strongroom job show` has its report. Without a server it works on a
+/// vault directly, on a host with libvirt.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -198,10 +206,13 @@ pub(crate) struct BootArgs {
     connect: ConnectArgs,
 
     #[command(flatten)]
+    wait: WaitArgs,
+
+    #[command(flatten)]
     open: OpenArgs,
 }
 
-fn step(text: &str) -> Result<Rung, String> {
+pub(super) fn step(text: &str) -> Result<Rung, String> {
     match text.parse::<Rung>() {
         Ok(rung) if (Rung::PowerOn..=Rung::Agent).contains(&rung) => Ok(rung),
         Ok(Rung::Digests) => Err("give --read-all".to_owned()),
@@ -212,7 +223,7 @@ fn step(text: &str) -> Result<Rung, String> {
 }
 
 /// It becomes an argument of a program in the guest.
-fn service(text: &str) -> Result<String, String> {
+pub(super) fn service(text: &str) -> Result<String, String> {
     let is_good = |c: char| c.is_ascii_alphanumeric() || "-_.@:\\ ".contains(c);
     if text.is_empty() || text.starts_with('-') || !text.chars().all(is_good) {
         return Err("it is no name of a service".to_owned());
@@ -222,6 +233,15 @@ fn service(text: &str) -> Result<String, String> {
 
 impl BootArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        if !self.point.of.is_direct(context, &self.open)? {
+            let wanted = self.wanted()?;
+            let PointArgs { item, of, recovery_point } = &self.point;
+            let of = (item.as_str(), of.vault());
+            return boots_of_service::begin(context, of, *recovery_point, &wanted, self.wait.wait);
+        }
+        if self.wait.wait {
+            return Err(FaceError::NoServer.into());
+        }
         let connection = self.connect.open()?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find_directly(&vault)?;
@@ -244,6 +264,38 @@ impl BootArgs {
         write_evidence(context, &boot, screenshot, console)?;
         kept?;
         ended(&boot.report)
+    }
+}
+
+impl BootArgs {
+    /// What a server is asked for.
+    fn wanted(&self) -> Result<BootWanted, Failure> {
+        not_through_server(&[
+            ("--connect", self.connect.connect.is_some()),
+            ("--screenshot", self.screenshot.is_some()),
+            ("--console", self.console.is_some()),
+            ("--no-record", self.no_record),
+            ("--storage-dir", self.start.storage_dir.is_some()),
+            ("--cache-dir", self.open.cache_dir.is_some()),
+        ])?;
+        let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        Ok(BootWanted {
+            expect: self
+                .expect
+                .map(|rung| rung.name().parse())
+                .transpose()
+                .map_err(|error: NotAWord| Failure::usage(error.to_string()))?,
+            services: self.service.clone(),
+            ports: self.port.clone(),
+            script: self.script.clone(),
+            network: self.network.clone().filter(|name| name != "none"),
+            memory_bytes: self.start.memory,
+            processors: self.start.processors,
+            timeout_seconds: Some(seconds(self.start.timeout)),
+            idle_seconds: Some(seconds(self.start.idle)),
+            writes_max_bytes: Some(self.start.writes_max),
+            read_all: self.start.read_all,
+        })
     }
 }
 
@@ -285,7 +337,7 @@ fn write_evidence(
 
 /// Show the boot verification of a recovery point
 ///
-/// Works on a vault directly, without a server.
+/// With a server it shows one that the server knows, unless you name a vault or key.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -310,6 +362,11 @@ pub(crate) struct ShowArgs {
 
 impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        if !self.point.of.is_direct(context, &self.open)? {
+            let PointArgs { item, of, recovery_point } = &self.point;
+            let files = (self.screenshot.as_deref(), self.console.as_deref());
+            return boots_of_service::show(context, (item, of.vault()), *recovery_point, files);
+        }
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find_directly(&vault)?;
         let Some(boot) = strongroom_machine::boot(&vault, point.id)? else {
@@ -322,7 +379,7 @@ impl ShowArgs {
 
 /// List the boot verifications of an item's recovery points
 ///
-/// Works on a vault directly, without a server.
+/// With a server it lists those that the server knows, unless you name a vault or key.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -331,6 +388,9 @@ pub(crate) struct ListArgs {
     /// The item
     #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items_of_any())]
     item: String,
+
+    #[command(flatten)]
+    of: OfServiceArgs,
 
     #[command(flatten)]
     open: OpenArgs,
@@ -344,6 +404,9 @@ struct BootList {
 
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        if !self.of.is_direct(context, &self.open)? {
+            return boots_of_service::list(context, &self.item, self.of.vault());
+        }
         let vault = open_vault(context, &self.open, None)?;
         let boots = boots(&vault, &self.item)?;
         if boots.is_empty() {

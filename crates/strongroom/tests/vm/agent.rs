@@ -61,6 +61,8 @@ impl Workers {
             disks: None,
             targets: None,
             allow_backing: Vec::new(),
+            boots: lab.to_owned(),
+            file_reader: None,
             threads: 2,
         };
         let vaults = Arc::new(Vaults::new(Some(lab.join("index"))));

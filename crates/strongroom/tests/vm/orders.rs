@@ -43,6 +43,8 @@ impl<'a> Local<'a> {
             disks: None,
             targets: None,
             allow_backing: Vec::new(),
+            boots: lab.path(""),
+            file_reader: None,
             threads: 2,
         };
         Self {

@@ -181,6 +181,17 @@ fn the_nightly_jobs_of_the_page_of_policies_work() {
     assert_eq!(host.lab.points("web01").len(), 2);
 }
 
+/// The part of docs/use/verify.md that needs a server.
+fn booted_as_the_page_says(lab: &Lab, environment: &[(&'static str, String)]) {
+    lab.ok("policy create nightly --vault-name main --daily-at 02:00");
+    let page = Page::new("docs/use/verify.md", "the_service_protects_and_restores_machines");
+    // The machine of the test has no screen.
+    let replaced = vec![(" --screenshot web01.png", String::new())];
+    let session = Session { lab, page: &page, environment: environment.to_vec(), replaced };
+    session.run_parts(&page.parts().iter().map(String::as_str).collect::<Vec<_>>());
+    page.assert_all_run();
+}
+
 /// The machines of docs/use/service.md: discovered, protected, restored beside and in their place.
 #[test]
 fn the_service_protects_and_restores_machines() {
@@ -196,7 +207,9 @@ fn the_service_protects_and_restores_machines() {
         }
     }
     let socket = host.socket().display().to_string();
-    let service = Service::start_in(lab, &format!("libvirt_sockets = [\"{socket}\"]\n"));
+    let boots = folder(&host, "boots");
+    let settings = format!("libvirt_sockets = [\"{socket}\"]\nboot_dir = \"{boots}\"\n");
+    let service = Service::start_in(lab, &settings);
     let lab = &service.lab;
     lab.ok("vault create main");
     lab.ok(&format!("host create vms --connect qemu+unix:///session?socket={socket}"));
@@ -221,6 +234,7 @@ fn the_service_protects_and_restores_machines() {
         parts.iter().map(String::as_str).partition(|part| part.contains("restore "));
     session.run_parts(&before);
     lab.ok("protection backup-now --item web01 --wait");
+    booted_as_the_page_says(lab, &session.environment);
     for part in restores {
         // The copy is defined by an earlier line; its name and its files are free again for a plan.
         if part.contains("--dry-run") {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     check::{Taken, check},
     guest::{Disk, Guest},
-    harness::{Host, Lab},
+    harness::{Host, Lab, within},
     server::Service,
     store::Store,
 };
@@ -123,4 +123,102 @@ fn a_running_machine_in_s3_by_way_of_a_vault_near_it() {
     let job = lab.json("protection backup-now --item web --wait");
     assert_eq!(job["state"], "completed", "{job:#}");
     restored(&service, "latest", "last-out");
+}
+
+/// Asked for by a person, by a policy; and what people are shown of it.
+#[test]
+fn a_machine_is_booted_by_the_service() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(64)).vga();
+    let guest = guest.cmdline("lab.login lab.noapp").create(&host);
+    guest.boot();
+    guest.wait_records(2);
+    let mut lab = Lab::empty();
+    for (name, value) in host.env() {
+        if name.starts_with("XDG_RUNTIME") || name.starts_with("XDG_CONFIG") {
+            lab.set(name, &value);
+        }
+    }
+    let (socket, boots) = (host.socket(), lab.path("boots"));
+    fs::create_dir(&boots).expect("a folder");
+    let settings = format!(
+        "libvirt_sockets = [\"{}\"]\nboot_dir = \"{}\"\n",
+        socket.display(),
+        boots.display()
+    );
+    let service = Service::start_in(lab, &settings);
+    let lab = &service.lab;
+    lab.ok("vault create main");
+    let uri = format!("qemu+unix:///session?socket={}", socket.display());
+    lab.ok(&format!("host create vms --connect {uri}"));
+    let protect = "protection enable-for-vm --vm web --host vms --vault-name main --policy default";
+    lab.ok(&format!("{protect} --wait"));
+    lab.ok("protection backup-now --item web --wait");
+    lab.fails("verify show --item web --recovery-point latest", 3, "boot.not_found");
+    lab.fails("recoverypoint show --item web --recovery-point booted", 3, "boot.not_found");
+
+    let verify = "verify boot --item web --recovery-point latest --wait";
+    let job = lab.json(verify);
+    assert_eq!((&job["kind"], &job["state"]), (&"verify_boot".into(), &"completed".into()));
+    assert_eq!(job["report"]["reached"], "agent", "{job:#}");
+    assert_eq!(job["tasks"][0]["name"], "boot");
+    let id = job["id"].as_str().expect("an id");
+    let screen = lab.ok(&format!("job show {id}")).stdout;
+    assert!(screen.contains("web boots from recovery point"), "{screen}");
+    let files = ["screen", "console"].map(|name| lab.path(name).display().to_string());
+    let show = "verify show --item web --recovery-point booted";
+    let report = lab.json(&format!("{show} --screenshot {} --console {}", files[0], files[1]));
+    assert_eq!(report, job["report"]);
+    let picture = fs::read(&files[0]).expect("a picture");
+    assert!(picture.starts_with(b"\x89PNG") || picture.starts_with(b"P6"));
+    assert!(fs::read_to_string(&files[1]).expect("a text").contains("web login: "));
+    let listed = lab.ok("verify list --item web").stdout;
+    assert!(listed.contains("passed") && listed.contains("agent"), "{listed}");
+    let points = lab.ok("recoverypoint list --item web").stdout;
+    assert!(points.contains("BOOTS") && points.contains("agent"), "{points}");
+    let audit = lab.ok("audit list").stdout;
+    assert!(audit.contains("item.verify_boot"), "{audit}");
+
+    // It does not come as far as somebody wants: the job has done its work, and says so.
+    lab.fails(&format!("{verify} --port 4711 --timeout 60s"), 7, "job.warnings");
+    let alerts = lab.json("alert list");
+    let rules: Vec<_> = alerts["alerts"].as_array().expect("alerts").iter().collect();
+    assert!(rules.iter().any(|alert| alert["rule"] == "boot_failed"), "{alerts:#}");
+    let listed = lab.ok("verify list --item web").stdout;
+    assert!(listed.contains("failed") && listed.contains("4711"), "{listed}");
+
+    // A drill is a verification too: the newest point boots again, and that ends the alert.
+    let job = lab.json("drill --item web --network none --within 10m --wait");
+    assert_eq!((&job["kind"], &job["state"]), (&"drill".into(), &"completed".into()), "{job:#}");
+    assert_eq!(job["report"]["machines"][0]["is_in_time"], true, "{job:#}");
+    let id = job["id"].as_str().expect("an id");
+    assert!(lab.ok(&format!("job show {id}")).stdout.contains("Drill of"));
+    let alerts = lab.json("alert list --state firing");
+    let left: Vec<_> = alerts["alerts"].as_array().expect("alerts").iter().collect();
+    assert!(left.iter().all(|alert| alert["rule"] != "boot_failed"), "{left:?}");
+    let run = lab.run("drill --item web --network none --within 1s");
+    assert_eq!(run.code, 0, "{run:?}");
+
+    // A policy does it by itself.
+    let set = "policy set default --vault-name main --boot every_point --boot-expect kernel";
+    let policy = lab.json(set);
+    assert_eq!(policy["boot"]["when"], "every_point", "{policy:#}");
+    lab.ok("protection backup-now --item web --wait");
+    let booted = "job list --kind verify_boot --state completed";
+    let mut ended = Value::Null;
+    let is_booted = within(400, || {
+        let jobs = lab.json(booted);
+        let jobs = jobs["jobs"].as_array().expect("jobs").iter();
+        let mut scheduled = jobs.filter(|job| job["trigger"] == "scheduled");
+        ended = scheduled.next().cloned().unwrap_or_default();
+        !ended.is_null()
+    });
+    assert!(is_booted, "the policy has booted nothing");
+    assert_eq!(ended["report"]["expected"], "kernel", "{ended:#}");
+    // The drill whose time was too short has ended before it, and is an alert.
+    let alerts = lab.json("alert list --state firing");
+    let late = alerts["alerts"].as_array().expect("alerts").iter();
+    assert!(late.clone().any(|alert| alert["rule"] == "drill_failed"), "{alerts:#}");
+    assert_eq!(fs::read_dir(&boots).expect("a folder").count(), 0);
+    assert_eq!(guest.state(), "running");
 }

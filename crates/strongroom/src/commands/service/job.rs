@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use strongroom_api::{Job, JobKind, JobState};
+use strongroom_api::{Job, JobKind, JobState, Report};
 use strongroom_client::{Client, JobQuery};
 
 use crate::{
@@ -184,6 +184,12 @@ impl crate::out::Show for Job {
             if !result.is_empty() {
                 write!(text, "\n{result}").ok();
             }
+        }
+        if let Some(Report::Drill(report)) = &self.report {
+            write!(text, "\n{}", report.show()).ok();
+        }
+        if let Some(Report::Boot(report)) = &self.report {
+            write!(text, "\n{}", report.show()).ok();
         }
         text
     }

@@ -6,6 +6,7 @@
 pub(crate) mod access;
 pub(crate) mod alert;
 pub(crate) mod audit;
+pub(crate) mod boot;
 pub(crate) mod common;
 pub(crate) mod context;
 pub(crate) mod host;

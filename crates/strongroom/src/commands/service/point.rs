@@ -19,7 +19,10 @@ use crate::{
     values::{self, IdRange, Point},
 };
 
-use super::common::{ItemArgs, Listed, Thing, find_item, refused, way_back, words};
+use super::{
+    boot::{in_short, in_words, newest_booted},
+    common::{ItemArgs, Listed, Thing, find_item, refused, way_back, words},
+};
 
 /// The one recovery point of an item whose id has this beginning.
 fn point_of_ids(client: &Client, item: &str, ids: IdRange) -> Result<PointId, Failure> {
@@ -40,11 +43,7 @@ fn point_of_ids(client: &Client, item: &str, ids: IdRange) -> Result<PointId, Fa
 pub(crate) fn find_point(client: &Client, item: &str, point: Point) -> Result<String, Failure> {
     let before = match point {
         Point::Latest => return Ok("latest".to_owned()),
-        Point::Booted => {
-            return Err(Failure::usage(
-                "`booted` works on a vault directly: name the vault with --vault",
-            ));
-        }
+        Point::Booted => return newest_booted(client, item),
         Point::Ids(ids) => return Ok(point_of_ids(client, item, ids)?.to_string()),
         Point::At(moment) => moment,
     };
@@ -95,7 +94,8 @@ pub(crate) fn list(
         rows.extend(found.iter().map(|point| point_row(&item.name, point)));
         points.append(&mut found);
     }
-    let head = ["ITEM", "TIME", "ID", "CONSISTENCY", "STATE", "SIZE", "STORED", "KEPT UNTIL"];
+    let head =
+        ["ITEM", "TIME", "ID", "CONSISTENCY", "STATE", "BOOTS", "SIZE", "STORED", "KEPT UNTIL"];
     let columns = Columns::new(head, rows);
     context.out.result(&Listed::new("recovery_points", points, columns))
 }
@@ -110,13 +110,14 @@ fn size(point: &RecoveryPoint) -> u64 {
     point.disks.iter().map(|disk| disk.size_bytes).fold(0, u64::saturating_add)
 }
 
-fn point_row(item: &str, point: &RecoveryPoint) -> [Cell; 8] {
+fn point_row(item: &str, point: &RecoveryPoint) -> [Cell; 9] {
     row![
         item,
         point.time,
         Cell::id(point.id),
         words(point.consistency),
         state(point),
+        in_short(point.boot.as_ref()),
         Cell::Bytes(size(point)),
         Cell::Bytes(point.stored_bytes),
         point.expires.map_or(Cell::None, Cell::Day),
@@ -151,6 +152,7 @@ fn shown(point: &RecoveryPoint) -> String {
     let mut fact = |label, value: Option<String>| facts.extend(value.map(|value| (label, value)));
     fact("Kept by", (!point.kept_by.is_empty()).then(|| words(point.kept_by.join(", "))));
     fact("Kept on request until", point.retain_until.map(human::time));
+    fact("Boot", point.boot.as_ref().map(in_words));
     fact("Suspect", point.suspicion.as_ref().map(suspect::words));
     fact("Job", point.job.map(|job| job.to_string()));
     fact("Deleted", point.deleted.map(human::time));

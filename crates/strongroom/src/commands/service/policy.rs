@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::{
+    boot::{BootPolicyArgs, policy_words},
     common::{Gone, Listed, PolicyArgs, Thing, one_of, words},
     policy_rules::RulesArgs,
 };
@@ -135,6 +136,7 @@ fn shown(policy: &Policy) -> String {
         ("Consistency", format!("{}{required}", words(policy.consistency))),
     ];
     facts.extend(rules_facts(&policy.rules));
+    facts.extend(policy.boot.as_ref().map(|boot| ("Boot", policy_words(boot))));
     human::facts(&facts)
 }
 
@@ -151,7 +153,7 @@ pub(crate) struct ListArgs {
 }
 
 /// The given vault, or the only one.
-fn one_vault(client: &Client, named: Option<String>) -> Result<String, Failure> {
+pub(super) fn one_vault(client: &Client, named: Option<String>) -> Result<String, Failure> {
     if let Some(name) = named {
         return Ok(name);
     }
@@ -245,6 +247,9 @@ pub(crate) struct CreateArgs {
     consistency: ConsistencyArgs,
 
     #[command(flatten)]
+    boot: BootPolicyArgs,
+
+    #[command(flatten)]
     rules: RulesArgs,
 }
 
@@ -256,6 +261,7 @@ impl CreateArgs {
             rules,
             consistency: self.consistency.consistency,
             consistency_required: self.consistency.consistency_required.unwrap_or(false),
+            boot: self.boot.policy(),
         };
         let policy = context.client()?.create_policy(&self.vault_name, &request)?;
         context.out.result(&Thing::new(policy, shown))
@@ -272,7 +278,8 @@ impl CreateArgs {
 Examples:
   strongroom policy set nightly --vault-name main --keep-daily 60
   strongroom policy set nightly --vault-name main --keep-daily 7 --dry-run
-  strongroom policy set nightly --vault-name main --keep-yearly none --new-name short")]
+  strongroom policy set nightly --vault-name main --keep-yearly none --new-name short
+  strongroom policy set nightly --vault-name main --boot weekly --boot-expect agent")]
 pub(crate) struct SetArgs {
     #[command(flatten)]
     policy: PolicyArgs,
@@ -283,6 +290,9 @@ pub(crate) struct SetArgs {
 
     #[command(flatten)]
     consistency: ConsistencyArgs,
+
+    #[command(flatten)]
+    boot: BootPolicyArgs,
 
     #[command(flatten)]
     rules: RulesArgs,
@@ -330,6 +340,7 @@ impl SetArgs {
             rules,
             consistency: self.consistency.consistency,
             consistency_required: self.consistency.consistency_required,
+            boot: self.boot.policy(),
         };
         if change == PolicyUpdate::default() {
             return Err(Failure::usage("nothing is to be changed"));

@@ -20,7 +20,10 @@ use crate::{
     human, values,
 };
 
-use super::common::{Listed, Thing, WaitArgs, map, one_of, way_back, words};
+use super::{
+    boot::{DrillPolicyArgs, drill_words},
+    common::{Listed, Thing, WaitArgs, map, one_of, way_back, words},
+};
 
 fn shown(vault: &Vault) -> String {
     let soft = vault.soft_delete;
@@ -45,6 +48,7 @@ fn shown(vault: &Vault) -> String {
         ("Recompression", if vault.recompress { "with each reclaim" } else { "no" }.to_owned()),
         ("Created", human::time(vault.created)),
     ];
+    facts.extend(vault.drill.as_ref().map(|drill| ("Drill", drill_words(drill))));
     facts.extend(vault.mirrors.iter().map(|mirror| ("Mirror", mirror.clone())));
     facts.extend(vault.tags.iter().map(|(name, value)| ("Tag", format!("{name}={value}"))));
     facts.extend(vault.deleted.map(|moment| ("Deleted", human::time(moment))));
@@ -282,6 +286,7 @@ impl ListArgs {
 Examples:
   strongroom vault update main --soft-delete-days 30
   strongroom vault update main --recompress true
+  strongroom vault update main --drill-every-days 90 --drill-within 15m
   strongroom vault update main --immutability unlocked --tag site=berlin")]
 pub(crate) struct UpdateArgs {
     /// The vault: its name or id
@@ -300,12 +305,16 @@ pub(crate) struct UpdateArgs {
     safety: SafetyArgs,
 
     #[command(flatten)]
+    drill: DrillPolicyArgs,
+
+    #[command(flatten)]
     confirm: ConfirmArgs,
 }
 
 impl UpdateArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        if self.safety.is_empty() && self.new_name.is_none() && !self.no_tags {
+        let drill = self.drill.policy();
+        if self.safety.is_empty() && self.new_name.is_none() && !self.no_tags && drill.is_none() {
             return Err(Failure::usage("nothing is to be changed"));
         }
         let client = context.client()?;
@@ -325,6 +334,7 @@ impl UpdateArgs {
             soft_delete,
             immutability,
             recompress,
+            drill,
             tags: (self.no_tags || !tags.is_empty()).then_some(tags),
         };
         let vault = client.update_vault(&self.name, &change)?;
