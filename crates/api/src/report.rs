@@ -308,13 +308,23 @@ mod tests {
         })
     }
 
-    fn drilled(point: &str, boot: &Value) -> Value {
+    fn booted(point: &str) -> Value {
+        json!({
+            "recovery_point": point, "item": "web", "machine": "web", "host": "kvm1",
+            "begun": "2026-01-01T00:00:00Z", "verdict": "failed", "expected": "agent", "expected_by": "history",
+            "reached": "kernel", "reason": "r", "start_seconds": 0.5, "screenshot": "image/png", "console_bytes": 1,
+            "read_bytes": 65536, "written_bytes": 0, "notes": [], "seconds": 2.5,
+            "rungs": [{ "rung": "kernel", "outcome": "reached", "seconds": 1.5, "reason": "r" }],
+        })
+    }
+
+    fn drilled(point: &str) -> Value {
         json!({
             "begun": "2026-01-01T00:00:00Z", "host": "kvm1", "verdict": "failed", "wanted_seconds": 900.0, "seconds": 40.5,
             "machines": [{
                 "item": "web", "recovery_point": point, "point_time": "2026-01-01T00:00:00Z", "age_seconds": 1.5,
                 "verdict": "failed", "reason": "r", "code": null, "recovery_seconds": null, "is_in_time": false,
-                "boot": boot,
+                "boot": booted(point),
             }],
         })
     }
@@ -386,13 +396,6 @@ mod tests {
             "item": "web", "disks": [{ "name": "vda", "path": "/a" }],
         });
         let incremental_backup = incremental_backup();
-        let boot = json!({
-            "recovery_point": point, "item": "web", "machine": "web", "host": "kvm1",
-            "begun": "2026-01-01T00:00:00Z", "verdict": "failed", "expected": "agent", "expected_by": "history",
-            "reached": "kernel", "reason": "r", "start_seconds": 0.5, "screenshot": "image/png", "console_bytes": 1,
-            "read_bytes": 65536, "written_bytes": 0, "notes": [], "seconds": 2.5,
-            "rungs": [{ "rung": "kernel", "outcome": "reached", "seconds": 1.5, "reason": "r" }],
-        });
         let verify = serde_json::to_value(VerifyReport::default()).expect("JSON");
         let reclaim = serde_json::to_value(ReclaimReport::default()).expect("JSON");
         let item = ItemId::from_bytes([7; 16]);
@@ -406,8 +409,8 @@ mod tests {
             (disks, |it| matches!(it, Report::DisksRestore(_))),
             (incremental_backup, |it| matches!(it, Report::IncrementalBackup(_))),
             (finish, |it| matches!(it, Report::Finish(_))),
-            (boot.clone(), |it| matches!(it, Report::Boot(_))),
-            (drilled(point, &boot), |it| matches!(it, Report::Drill(_))),
+            (booted(point), |it| matches!(it, Report::Boot(_))),
+            (drilled(point), |it| matches!(it, Report::Drill(_))),
             (verify.clone(), |it| matches!(it, Report::Verify(_))),
             (json!({ "structure": verify, "packs": verify }), |it| {
                 matches!(it, Report::Verified(_))

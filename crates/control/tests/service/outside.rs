@@ -465,30 +465,30 @@ impl Agent for Host {
         }
         outside.open(&order.vault)?.point(&order.item, order.point)?;
         let kept = outside.open(&order.vault)?.boots.get(&order.point).cloned();
-        let (boot, evidence) = match kept.filter(|(boot, _)| boot.begun >= order.since) {
-            Some(kept) => kept,
-            None => {
-                let reason = outside.boots_fail.pop_front().flatten();
-                outside.booted.push((order.point, order.wanted.clone()));
-                let is_good = reason.is_none();
-                let boot = PointBoot {
-                    outcome: if is_good { BootOutcome::Passed } else { BootOutcome::Failed },
-                    begun: self.0.clock.now(),
-                    expected: BootStep::Agent,
-                    reached: Some(if is_good { BootStep::Agent } else { BootStep::Kernel }),
-                    reached_ms: Some(6500),
-                    reason: reason.map(str::to_owned),
-                    job: Some(order.job),
-                };
-                let evidence = BootEvidence {
-                    report: other(serde_json::json!({ "recovery_point": order.point })),
-                    screenshot: is_good.then(|| ("image/png".to_owned(), vec![1, 2, 3])),
-                    console: b"a line\n".to_vec(),
-                };
-                let kept = (boot, evidence);
-                outside.open(&order.vault)?.boots.insert(order.point, kept.clone());
-                kept
-            }
+        let kept = kept.filter(|(boot, _)| boot.begun >= order.since);
+        let (boot, evidence) = if let Some(kept) = kept {
+            kept
+        } else {
+            let reason = outside.boots_fail.pop_front().flatten();
+            outside.booted.push((order.point, order.wanted.clone()));
+            let is_good = reason.is_none();
+            let boot = PointBoot {
+                outcome: if is_good { BootOutcome::Passed } else { BootOutcome::Failed },
+                begun: self.0.clock.now(),
+                expected: BootStep::Agent,
+                reached: Some(if is_good { BootStep::Agent } else { BootStep::Kernel }),
+                reached_ms: Some(6500),
+                reason: reason.map(str::to_owned),
+                job: Some(order.job),
+            };
+            let evidence = BootEvidence {
+                report: other(serde_json::json!({ "recovery_point": order.point })),
+                screenshot: is_good.then(|| ("image/png".to_owned(), vec![1, 2, 3])),
+                console: b"a line\n".to_vec(),
+            };
+            let kept = (boot, evidence);
+            outside.open(&order.vault)?.boots.insert(order.point, kept.clone());
+            kept
         };
         watch.task(TaskName::Boot, TaskState::Completed, None);
         Ok(BootDone { boot, warnings: Vec::new(), report: evidence.report })

@@ -220,44 +220,43 @@ pub(super) fn policy_words(boot: &BootPolicy) -> String {
 #[command(next_help_heading = "Drill")]
 pub(crate) struct DrillPolicyArgs {
     /// Boot machines of the vault together, with this number of days between, and raise an alert if one does not work; 0: never
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(0..=3660))]
-    drill_every_days: Option<u32>,
+    #[arg(long = "drill-every-days", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(0..=3660))]
+    every_days: Option<u32>,
 
     /// A machine that takes part: its item; may be repeated, in the order of their start [default: all machines]
-    #[arg(long, value_name = "ITEM", requires = "drill_every_days", value_parser = values::name)]
-    drill_item: Vec<String>,
+    #[arg(long = "drill-item", value_name = "ITEM", requires = "every_days", value_parser = values::name)]
+    item: Vec<String>,
 
     /// The time in which each machine has to work
-    #[arg(long, value_name = "TIME", requires = "drill_every_days", value_parser = values::duration)]
-    drill_within: Option<std::time::Duration>,
+    #[arg(long = "drill-within", value_name = "TIME", requires = "every_days", value_parser = values::duration)]
+    within: Option<std::time::Duration>,
 
     /// Start each machine when those before it have come as far as they go
-    #[arg(long, requires = "drill_every_days")]
-    drill_in_order: bool,
+    #[arg(long = "drill-in-order", requires = "every_days")]
+    in_order: bool,
 
     /// A network of libvirt without <forward>, or `none` [default: one that is made for the drill]
-    #[arg(long, value_name = "NAME", requires = "drill_every_days")]
-    drill_network: Option<String>,
+    #[arg(long = "drill-network", value_name = "NAME", requires = "every_days")]
+    network: Option<String>,
 
     /// The most memory of each machine [default: as much as it has]
-    #[arg(long, value_name = "SIZE", requires = "drill_every_days", value_parser = values::size)]
-    drill_memory: Option<u64>,
+    #[arg(long = "drill-memory", value_name = "SIZE", requires = "every_days", value_parser = values::size)]
+    memory: Option<u64>,
 }
 
 impl DrillPolicyArgs {
     /// What is asked for; none if nothing is.
     pub(super) fn policy(self) -> Option<DrillPolicy> {
-        let within =
-            self.drill_within.map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+        let within = self.within.map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
         let wanted = DrillWanted {
-            items: self.drill_item,
-            in_order: self.drill_in_order,
+            items: self.item,
+            in_order: self.in_order,
             within_seconds: within,
-            network: self.drill_network,
-            memory_bytes: self.drill_memory,
+            network: self.network,
+            memory_bytes: self.memory,
             ..DrillWanted::default()
         };
-        self.drill_every_days.map(|every_days| DrillPolicy { every_days, wanted })
+        self.every_days.map(|every_days| DrillPolicy { every_days, wanted })
     }
 }
 
