@@ -102,6 +102,7 @@ pub(crate) struct DrillArgs {
 
 impl DrillArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        context.stopping.with_terminal();
         let connection = self.connect.open()?;
         let vault = open_vault(context, &self.open, None)?;
         let mut items = self.item.clone();

@@ -222,6 +222,7 @@ fn service(text: &str) -> Result<String, String> {
 
 impl BootArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        context.stopping.with_terminal();
         let connection = self.connect.open()?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find_directly(&vault)?;
