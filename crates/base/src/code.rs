@@ -350,6 +350,7 @@ catalog! {
     REQUEST_NOT_FOUND = "request.not_found", NotFound, "The API has nothing at this path.", "See the API's description at /v1/openapi.json.";
     REQUEST_METHOD = "request.method", Invalid, "The API does not support this method at this path.", "See the API's description at /v1/openapi.json.";
     REQUEST_TOO_LARGE = "request.too_large", Invalid, "The request is too large.", "Send at most 1 MiB.";
+    REQUEST_RANGE = "request.range", Invalid, "The file has none of the bytes that are asked for.", "Ask for a range that begins before the end of the file, or for the whole file.";
     REQUEST_CHANGED = "request.changed", Conflict, "The object has been changed since you read it.", "Read it again and send its new ETag as If-Match.";
     REQUEST_KEY_REUSED = "request.key_reused", Conflict, "The idempotency key was used for another request.", "Use a new key for each request. Use the same key only to repeat the same request.";
     REQUEST_MEDIA_TYPE = "request.media_type", Invalid, "The request's body is not JSON.", "Send JSON, and `Content-Type: application/json`.";

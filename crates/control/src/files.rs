@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use strongroom_api::{ErrorBody, FileListing, FileReport, OfVolume, PointState, PointVolumes};
 use strongroom_base::{PointId, codes, message};
 use strongroom_orders::{
-    FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, PointFiles,
+    ByteAsk, FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, PointFiles,
     Result as WorkResult, SentFiles,
 };
 use tokio::{
@@ -317,8 +317,12 @@ fn download_detail(what: FileStream, file: &FileAsk) -> Value {
     match what {
         FileStream::Content { range } => {
             let mut detail = detail("file", file);
-            if let (Some((first, _)), Some(detail)) = (range, detail.as_object_mut()) {
-                detail.insert("from_byte".to_owned(), first.into());
+            let part = range.map(|range| match range {
+                ByteAsk::From { first, .. } => ("from_byte", first),
+                ByteAsk::Last(count) => ("last_bytes", count),
+            });
+            if let (Some((name, number)), Some(detail)) = (part, detail.as_object_mut()) {
+                detail.insert(name.to_owned(), number.into());
             }
             detail
         }

@@ -290,6 +290,29 @@ fn files_are_sent_to_those_who_may_and_recorded() {
     let part = get(&service, &format!("{file}/etc/link/data"), &["-r", "100-299"]);
     assert_eq!((part.status, part.bytes.as_slice()), (206, &whole.bytes[100..300]));
     assert!(part.head.contains("content-range: bytes 100-299/3000000"), "{}", part.head);
+    for (ask, is, says) in [
+        ("-500", 2_999_500..3_000_000, "bytes 2999500-2999999/3000000"),
+        ("2999000-", 2_999_000..3_000_000, "bytes 2999000-2999999/3000000"),
+        ("2999990-4000000", 2_999_990..3_000_000, "bytes 2999990-2999999/3000000"),
+        ("0-", 0..3_000_000, "bytes 0-2999999/3000000"),
+        ("-4000000", 0..3_000_000, "bytes 0-2999999/3000000"),
+    ] {
+        let part = get(&service, &format!("{file}/etc/link/data"), &["-r", ask]);
+        assert_eq!(part.status, 206, "{ask}");
+        assert!(part.bytes == whole.bytes[is], "{ask}");
+        assert!(part.head.contains(&format!("content-range: {says}")), "{ask}: {}", part.head);
+    }
+    for beyond in ["3000000-", "3000000-3000001", "-0"] {
+        let answer = get(&service, &format!("{file}/etc/link/data"), &["-r", beyond]);
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!((answer.status, text.contains("request.range")), (416, true), "{beyond}: {text}");
+        assert!(answer.head.contains("content-range: bytes */3000000"), "{}", answer.head);
+    }
+    for other in ["bytes=0-1,5-6", "bytes=9-1", "bytes=x-", "lines=0-1"] {
+        let header = format!("Range: {other}");
+        let answer = get(&service, &format!("{file}/etc/link/data"), &["-H", &header]);
+        assert_eq!((answer.status, answer.bytes.len()), (200, 3_000_000), "{other}");
+    }
     // A link to a file is followed; a folder is none.
     assert_eq!(get(&service, &format!("{file}/etc/link"), &[]).status, 404);
     for path in ["/../../etc/passwd", "/etc/../../../etc/passwd", "/etc/%2e%2e/%2e%2e/etc/shadow"] {
