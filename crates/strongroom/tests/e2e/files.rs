@@ -118,6 +118,13 @@ fn listed_and_copied() {
     assert_eq!((&hostname["size"], &hostname["links"]), (&6.into(), &2.into()));
     assert_eq!(hostname["modified"], "2020-02-03T04:05:06Z");
     assert_eq!(listing["entries"][2]["target"], "deep/er");
+    // A name alone for programs, and with the target for people.
+    let rows = lab.ok(&format!("{ls} --partition 2 --output tsv")).stdout;
+    let link: Vec<&str> = rows.lines().nth(2).expect("a row").split('\t').collect();
+    assert_eq!((link[0], &link[6..]), ("link", ["link", "deep/er", ""].as_slice()), "{rows}");
+    let file: Vec<&str> = rows.lines().nth(1).expect("a row").split('\t').collect();
+    assert_eq!(&file[6..], ["hostname", "", ""], "{rows}");
+    assert!(lab.ok(&format!("{ls} --partition 2")).stdout.contains("link -> deep/er\n"));
     // Through the link, and a single file.
     let one = format!("restore files ls {POINT} --partition 2 --path /etc/link/data");
     assert_eq!(lab.json(&one)["path"], "/etc/deep/er/data");
