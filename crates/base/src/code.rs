@@ -481,7 +481,7 @@ catalog! {
 
     LOCAL_CLOCK = "local.clock", Conflict, "This host's clock differs from the clock of the vault's store, or from the clock of the previous recovery point's host.", "Set the clocks right, with NTP. No data is in danger: the order of recovery points does not depend on clocks, and ages are measured by the store's clock. But retention and the times in lists use the hosts' clocks.";
     LOCAL_IO = "local.io", Unavailable, "A local file of Strongroom itself (cache, temporary or output file) cannot be read or written.", "Check the named path, its permissions and its free space.";
-    INTERRUPTED = "interrupted", Interrupted, "The work was stopped on request.", "Run the command again to continue: it reuses what is already stored.";
+    INTERRUPTED = "interrupted", Interrupted, "The work was stopped on request.", "Run the command again. Backups, copies and restores of disks reuse what is already there; other work starts over.";
     BUG = "bug", Bug, "Strongroom has a defect.", "Report it with the message and your command.";
 }
 

@@ -17,7 +17,10 @@ use strongroom_machine::{
 };
 use strongroom_reports::{BootVerdict, DrillReport, DrilledMachine};
 
-use super::{recoverypoint::find, verify::StartArgs};
+use super::{
+    recoverypoint::find,
+    verify::{StartArgs, starts_over},
+};
 use crate::{
     args::OpenArgs,
     columns::{Cell, Columns, row},
@@ -135,8 +138,8 @@ impl DrillArgs {
             in_order: self.in_order,
             wanted: self.within,
         };
-        let (report, boots) = context
-            .watched(|progress| drill(&vault, &connection, &request, progress, &context.cancel))?;
+        let work = |progress: &_| drill(&vault, &connection, &request, progress, &context.cancel);
+        let (report, boots) = context.watched(work).map_err(starts_over)?;
         context.out.result(&report)?;
         if let Some(folder) = &self.evidence {
             write_evidence(folder, &report, &boots)?;

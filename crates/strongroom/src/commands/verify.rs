@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use strongroom_base::PointId;
+use strongroom_base::{Kind, PointId};
 use strongroom_hypervisor::Scope;
 use strongroom_machine::{
     Boot,
@@ -238,7 +238,8 @@ impl BootArgs {
         let boot = context.watched(|progress| {
             let cancel = &context.cancel;
             boot::verify(&vault, &connection, &point, &history, &request, progress, cancel)
-        })?;
+        });
+        let boot = boot.map_err(starts_over)?;
         let kept = if self.no_record { Ok(()) } else { keep_boot(&vault, &boot) };
         context.out.result(&boot.report)?;
         let (screenshot, console) = (self.screenshot.as_deref(), self.console.as_deref());
@@ -259,6 +260,15 @@ pub(super) fn ended(report: &BootReport) -> Result<(), Failure> {
         }
         .into()),
     }
+}
+
+/// What to do when such work is stopped: nothing of it is kept.
+pub(super) fn starts_over(failure: impl Into<Failure>) -> Failure {
+    let failure = failure.into();
+    if failure.code().kind == Kind::Interrupted {
+        return failure.with_hint("Run the command again: it starts over. Nothing is left of this one.");
+    }
+    failure
 }
 
 fn write_evidence(

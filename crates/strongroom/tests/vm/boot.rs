@@ -231,6 +231,11 @@ fn a_verification_that_is_killed_leaves_nothing() {
     // Who is asked to stop does it in order, and removes what the other left.
     let run = start("INT");
     assert_eq!(run.code, 130, "{run:?}");
+    assert!(run.stderr.contains("it starts over"), "{run:?}");
+    assert_nothing_left(&host, &scratch);
+    // A terminal that closes.
+    let run = start("HUP");
+    assert_eq!(run.code, 130, "{run:?}");
     assert_nothing_left(&host, &scratch);
 }
 
