@@ -249,6 +249,7 @@ mod tests {
             expected_by: ExpectedBy::Agent,
             reached: Some(Rung::Agent),
             reason: None,
+            damage: None,
             start_seconds: 0.5,
             rungs: vec![rung],
             screenshot: Some("image/png".to_owned()),

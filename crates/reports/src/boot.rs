@@ -151,6 +151,19 @@ pub enum ExpectedBy {
     Default,
 }
 
+/// Stored data that is damaged, as a boot verification has found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootDamage {
+    /// The step that the machine was on its way to.
+    pub step: Rung,
+    /// The disk.
+    pub disk: String,
+    /// The code of the error: that which a restore has.
+    pub code: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
 /// A boot verification; also the stable JSON of the command line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BootReport {
@@ -174,6 +187,9 @@ pub struct BootReport {
     pub reached: Option<Rung>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// The damage that was found first: stored data of the recovery point that cannot be read.
+    #[serde(default)]
+    pub damage: Option<BootDamage>,
     /// Seconds from the begin until the machine was started.
     pub start_seconds: f64,
     /// Every rung.

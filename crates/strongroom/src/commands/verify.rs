@@ -9,7 +9,8 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use strongroom_base::{Kind, PointId};
+use strongroom_api::ErrorBody;
+use strongroom_base::{Code, Kind, PointId, codes, message};
 use strongroom_hypervisor::Scope;
 use strongroom_machine::{
     Boot,
@@ -17,7 +18,7 @@ use strongroom_machine::{
     boots, boots_of, keep_boot,
 };
 use strongroom_reports::{
-    BootReport, BootSummary, BootVerdict, ExpectedBy, Rung, RungOutcome, RungReport,
+    BootDamage, BootReport, BootSummary, BootVerdict, ExpectedBy, Rung, RungOutcome, RungReport,
 };
 use strongroom_vault::Vault;
 
@@ -251,6 +252,9 @@ impl BootArgs {
 
 /// The failure of a verification that did not pass.
 pub(super) fn ended(report: &BootReport) -> Result<(), Failure> {
+    if let Some(damage) = &report.damage {
+        return Err(FaceError::Answered(Box::new(damaged(damage))).into());
+    }
     match &report.reason {
         None => Ok(()),
         Some(reason) => Err(FaceError::Boot {
@@ -260,6 +264,17 @@ pub(super) fn ended(report: &BootReport) -> Result<(), Failure> {
         }
         .into()),
     }
+}
+
+/// The error of stored data that is damaged: that which a restore of it has.
+fn damaged(damage: &BootDamage) -> ErrorBody {
+    let BootDamage { step, disk, code, reason } = damage;
+    let code = Code::named(code).unwrap_or(&codes::STORE_CORRUPT);
+    let message =
+        message!((code), "disk {disk} of the recovery point cannot be read", disk = disk.as_str());
+    let mut body = ErrorBody::from(message);
+    body.causes = vec![reason.clone(), format!("it was found at the step {step}")];
+    body
 }
 
 /// What to do when such work is stopped: nothing of it is kept.

@@ -240,6 +240,39 @@ fn a_verification_that_is_killed_leaves_nothing() {
 }
 
 #[test]
+fn damaged_data_is_named_by_its_own_code() {
+    let host = Host::new();
+    let scratch = folder(&host, "scratch");
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]).up(3);
+    host.json(&["backup", "--vm", "web"]);
+    guest.destroy();
+    let files = host.lab.files("vault");
+    let packs = files.iter().filter(|(path, _)| path.to_string_lossy().contains("packs/data"));
+    let (pack, size) = packs.max_by_key(|(_, size)| *size).expect("a pack");
+    let mut bytes = fs::read(pack).expect("reads");
+    bytes[usize::try_from(*size).expect("small") / 2] ^= 1;
+    tool("chmod", &["u+w", pack.to_str().expect("text")]);
+    fs::write(pack, bytes).expect("written");
+
+    let quick = ["--read-all", "--idle", "4s", "--output", "json"];
+    let run = host.strongroom(&words(&scratch, &quick));
+    let error = failed(&run, "store.corrupt");
+    assert_eq!(run.code, 6, "{run:?}");
+    assert!(error.contains("found at the step digests"), "{error}");
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let damage = &report["damage"];
+    assert_eq!((&damage["step"], &damage["code"]), (&"digests".into(), &"store.corrupt".into()));
+    assert_eq!((&report["verdict"], outcome(&report, "digests").0), (&"failed".into(), "missed"));
+    assert!(report["reason"].as_str().unwrap().contains("is damaged"), "{report:#}");
+    // As a restore of it says.
+    let to = folder(&host, "copies");
+    let restore = ["restore", "vm", "--item", "web", "--recovery-point", "latest"];
+    let more = ["--name", "copy", "--storage-dir", &to, "--output", "json"];
+    failed(&host.strongroom(&[&restore[..], &more].concat()), "store.corrupt");
+    assert_nothing_left(&host, &scratch);
+}
+
+#[test]
 fn a_machine_that_outlives_its_verification_is_switched_off_by_the_next() {
     let host = Host::new();
     let scratch = folder(&host, "scratch");
