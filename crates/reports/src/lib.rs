@@ -20,8 +20,8 @@ mod verify;
 
 pub use backup::{BackupReport, DiskBackupReport, MachineBackupReport, SuspicionReport};
 pub use boot::{
-    BootDamage, BootReport, BootSummary, BootVerdict, DrillReport, DrilledMachine, ExpectedBy,
-    NoRung, Rung, RungOutcome, RungReport,
+    BootDamage, BootPicture, BootReport, BootSummary, BootVerdict, DrillReport, DrilledMachine,
+    ExpectedBy, NoRung, Rung, RungOutcome, RungReport,
 };
 pub use reclaim::{HeldPoint, ReclaimReport, RemovedPoint, WhyHeld};
 pub use restore::{

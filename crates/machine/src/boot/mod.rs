@@ -17,6 +17,7 @@ mod console;
 mod damage;
 mod ladder;
 mod look;
+mod picture;
 mod place;
 mod questions;
 mod together;
@@ -183,6 +184,10 @@ pub fn verify(
         rungs: ladder.report(expected, &watched.ended),
         reason,
         damage,
+        picture: watched
+            .screenshot
+            .as_ref()
+            .and_then(|picture| picture::compare(picture, point.id, history)),
         screenshot: watched.screenshot.as_ref().map(|picture| picture.kind.clone()),
         console_bytes: watched.console_bytes,
         read_bytes: watched.trace.blocks().saturating_mul(BLOCK_SIZE_U64),
@@ -737,6 +742,7 @@ mod tests {
             reached: Some(reached),
             reached_seconds: None,
             reason: None,
+            picture_hash: None,
         };
         let (crash, frozen) = (Consistency::Crash, Consistency::FileSystem);
         let none = expectation(id('N'), crash, &[], None);

@@ -18,7 +18,8 @@ use strongroom_machine::{
     boots, boots_of, keep_boot,
 };
 use strongroom_reports::{
-    BootDamage, BootReport, BootSummary, BootVerdict, ExpectedBy, Rung, RungOutcome, RungReport,
+    BootDamage, BootPicture, BootReport, BootSummary, BootVerdict, ExpectedBy, Rung, RungOutcome,
+    RungReport,
 };
 use strongroom_vault::Vault;
 
@@ -243,10 +244,30 @@ impl BootArgs {
         let boot = boot.map_err(starts_over)?;
         let kept = if self.no_record { Ok(()) } else { keep_boot(&vault, &boot) };
         context.out.result(&boot.report)?;
+        warn_of_picture(context, &boot.report);
         let (screenshot, console) = (self.screenshot.as_deref(), self.console.as_deref());
         write_evidence(context, &boot, screenshot, console)?;
         kept?;
         ended(&boot.report)
+    }
+}
+
+/// How alike the screen is to that of an earlier verification, if there was one.
+fn likeness(picture: &BootPicture) -> Option<String> {
+    let (point, distance) = picture.compared_with.zip(picture.distance)?;
+    let word = if picture.is_alike? { "like" } else { "unlike" };
+    Some(format!("{word} that of {point} (they differ in {distance} of 128 bits)"))
+}
+
+/// Warns if the screen looks different from that of an earlier verification, which is no failure.
+fn warn_of_picture(context: &Context, report: &BootReport) {
+    let Some(picture) = report.picture.as_ref().filter(|it| it.is_alike == Some(false)) else {
+        return;
+    };
+    if let Some(words) = likeness(picture) {
+        context.out.say(&format!(
+            "Warning: the picture of the screen is {words}: look at it with `strongroom verify show --screenshot`."
+        ));
     }
 }
 
@@ -281,7 +302,8 @@ fn damaged(damage: &BootDamage) -> ErrorBody {
 pub(super) fn starts_over(failure: impl Into<Failure>) -> Failure {
     let failure = failure.into();
     if failure.code().kind == Kind::Interrupted {
-        return failure.with_hint("Run the command again: it starts over. Nothing is left of this one.");
+        return failure
+            .with_hint("Run the command again: it starts over. Nothing is left of this one.");
     }
     failure
 }
@@ -502,6 +524,9 @@ impl Show for BootReport {
         let wrote = human::bytes(self.written_bytes);
         let seconds = human::seconds(self.seconds);
         writeln!(text, "It read {read} and wrote {wrote}, in {seconds} on {}", self.host).ok();
+        if let Some(words) = self.picture.as_ref().and_then(likeness) {
+            writeln!(text, "Picture: {words}").ok();
+        }
         for note in &self.notes {
             writeln!(text, "Note: {}", printable(note)).ok();
         }

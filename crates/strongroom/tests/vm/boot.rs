@@ -112,6 +112,15 @@ fn a_point_that_boots_is_known_to() {
     let list = host.json(&["verify", "list", "--item", "web"]);
     assert_eq!(list["boots"].as_array().map(Vec::len), Some(1));
     assert_nothing_left(&host, &scratch);
+    // Its screen is that of the next point.
+    assert!(kept["picture"]["compared_with"].is_null(), "{kept:#}");
+    assert_eq!(list["boots"][0]["picture_hash"], kept["picture"]["hash"]);
+    host.json(&["backup", "--vm", "web"]);
+    let next = host.json(&words(&scratch, &[]));
+    assert_eq!(next["picture"]["compared_with"], point, "{next:#}");
+    assert_eq!(next["picture"]["is_alike"], true, "{next:#}");
+    let run = host.strongroom(&["verify", "show", "--item", "web", "--recovery-point", "latest"]);
+    assert!(run.stdout.contains(&format!("Picture: like that of {point} ")), "{run:?}");
     // The next restore that runs at once reads first what the boot has read: it is there.
     let to = folder(&host, "copies");
     let copy = ["restore", "vm", "--item", "web", "--recovery-point", "latest", "--instant"];
