@@ -25,8 +25,9 @@ pub use boot::{
 };
 pub use reclaim::{HeldPoint, ReclaimReport, RemovedPoint, WhyHeld};
 pub use restore::{
-    Decided, DiskRestoreReport, DisksReport, FinishReport, FinishedDisk, InstantReport, LeftBehind,
-    MachineRestoreReport, PowerState, RestoreKind, RestoreReport, RestoredDisk,
+    Decided, DiskRestoreReport, DisksReport, FinishReport, FinishedDisk, InstantPhase,
+    InstantReport, LeftBehind, MachineRestoreReport, PhaseReport, PowerState, RestoreKind,
+    RestoreReport, RestoredDisk,
 };
 pub use verify::{
     CopyState, DamagedDisk, DamagedObject, DamagedPoint, FailedRepair, LostRange, ObjectKind,
