@@ -19,7 +19,7 @@ use strongroom_reports::{BootVerdict, DrillReport, DrilledMachine};
 
 use super::{
     recoverypoint::find,
-    verify::{StartArgs, starts_over},
+    verify::{StartArgs, starts_over, write},
 };
 use crate::{
     args::OpenArgs,
@@ -125,7 +125,11 @@ impl DrillArgs {
             return Err(Failure::usage("the vault has no recovery points of machines"));
         }
         if let Some(folder) = &self.evidence {
-            fs::create_dir_all(folder).map_err(|source| local(folder, "make", source))?;
+            fs::create_dir_all(folder).map_err(|source| FaceError::Local {
+                path: folder.clone(),
+                action: "make",
+                source,
+            })?;
         }
         let request = DrillRequest {
             points,
@@ -163,15 +167,8 @@ fn ended(report: &DrillReport) -> Result<(), Failure> {
     Err(FaceError::Drill { machines }.into())
 }
 
-fn local(path: &Path, action: &'static str, source: std::io::Error) -> FaceError {
-    FaceError::Local { path: path.to_owned(), action, source }
-}
-
 fn write_evidence(folder: &Path, report: &DrillReport, boots: &[Boot]) -> Result<(), Failure> {
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        fs::write(&path, bytes).map_err(|source| local(&path, "write", source))
-    };
+    let write = |name: &str, bytes: &[u8]| write(&folder.join(name), bytes);
     let json = serde_json::to_vec_pretty(report);
     let json = json.map_err(|error| FaceError::Bug(format!("a report is not JSON: {error}")))?;
     write("report.json", &json)?;

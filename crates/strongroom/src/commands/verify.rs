@@ -308,16 +308,18 @@ pub(super) fn starts_over(failure: impl Into<Failure>) -> Failure {
     failure
 }
 
+/// Writes a file of evidence.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FaceError> {
+    let failed = |source| FaceError::Local { path: path.to_owned(), action: "write", source };
+    std::fs::write(path, bytes).map_err(failed)
+}
+
 fn write_evidence(
     context: &Context,
     boot: &Boot,
     screenshot: Option<&Path>,
     console: Option<&Path>,
 ) -> Result<(), Failure> {
-    let write = |path: &Path, bytes: &[u8]| {
-        let failed = |source| FaceError::Local { path: path.to_owned(), action: "write", source };
-        std::fs::write(path, bytes).map_err(failed)
-    };
     if let Some(path) = console {
         write(path, &boot.console)?;
     }
