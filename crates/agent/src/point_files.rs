@@ -23,7 +23,8 @@ use strongroom_files::{
 };
 use strongroom_format::Manifest;
 use strongroom_orders::{
-    FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, PointFiles, Result, SentFiles,
+    ByteAsk, FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, Part, PointFiles,
+    Result, SentFiles,
 };
 use strongroom_vault::Vault;
 
@@ -175,7 +176,11 @@ impl Lines<'_> {
     /// The path is there: the answer begins before the rest is read.
     fn begin(&mut self) {
         if !std::mem::replace(&mut self.begun, true) {
-            self.to.begin(FileHead { name: b"files.ndjson".to_vec(), size: None, range: None });
+            self.to.begin(FileHead {
+                name: b"files.ndjson".to_vec(),
+                size: None,
+                part: Part::Whole,
+            });
         }
     }
 
@@ -355,7 +360,7 @@ fn entry(
 /// What is sent of files' bytes.
 #[derive(Clone, Copy)]
 enum Bytes {
-    Content(Option<(u64, Option<u64>)>),
+    Content(Option<ByteAsk>),
     Archive(ArchiveFormat),
 }
 
@@ -379,16 +384,20 @@ fn send(
     cancel: &Cancel,
 ) -> std::result::Result<Delivered, FilesError> {
     let mut head =
-        FileHead { name: found.name().unwrap_or_default().to_vec(), size: None, range: None };
+        FileHead { name: found.name().unwrap_or_default().to_vec(), size: None, part: Part::Whole };
     match what {
         Bytes::Content(range) => {
             let size = found.attributes.size;
-            let (first, end) = part(range, size);
+            head.size = Some(size);
+            head.part = part(range, size);
+            let (first, end) = match head.part {
+                Part::Whole => (0, size),
+                Part::Bytes(first, end) => (first, end),
+                Part::Nothing => (0, 0),
+            };
             // What cannot be read at all is an error before the head.
             content(files, found, first..first, &mut io::sink(), cancel)?;
             probe(files, found, first..end)?;
-            head.size = Some(size);
-            head.range = Some((first, end)).filter(|range| *range != (0, size));
             to.begin(head);
             content(files, found, first..end, &mut Sent(to), cancel)?;
             let bytes = end.saturating_sub(first);
@@ -431,14 +440,13 @@ fn probe(
     files.reader().read(&found.path, found.node, range.start, &mut [0; 512]).map(drop)
 }
 
-/// The part of a file that is sent: the whole, if there is no such part.
-fn part(range: Option<(u64, Option<u64>)>, size: u64) -> (u64, u64) {
-    match range {
-        Some((first, last)) if first < size => {
-            let end = last.map_or(size, |last| last.saturating_add(1).min(size));
-            if end > first { (first, end) } else { (0, size) }
-        }
-        _ => (0, size),
+/// What of a file is sent. An empty file has no last bytes: all of it is sent.
+fn part(range: Option<ByteAsk>, size: u64) -> Part {
+    match range.map(|range| range.of(size)) {
+        None => Part::Whole,
+        Some(None) => Part::Nothing,
+        Some(Some((first, end))) if first == end => Part::Whole,
+        Some(Some((first, end))) => Part::Bytes(first, end),
     }
 }
 
@@ -537,17 +545,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_lie_within_the_file() {
-        for (range, is) in [
-            (None, (0, 100)),
-            (Some((0, None)), (0, 100)),
-            (Some((10, Some(19))), (10, 20)),
-            (Some((99, Some(u64::MAX))), (99, 100)),
-            (Some((100, None)), (0, 100)),
-            (Some((20, Some(10))), (0, 100)),
-        ] {
-            assert_eq!(part(range, 100), is, "{range:?}");
-        }
-        assert_eq!(part(Some((0, None)), 0), (0, 0));
+    fn an_empty_file_has_no_part() {
+        let from = ByteAsk::From { first: 0, last: None };
+        assert_eq!(part(None, 0), Part::Whole);
+        assert_eq!(part(Some(from), 0), Part::Nothing);
+        assert_eq!(part(Some(ByteAsk::Last(5)), 0), Part::Whole);
+        assert_eq!(part(Some(ByteAsk::Last(5)), 3), Part::Bytes(0, 3));
     }
 }

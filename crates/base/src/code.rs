@@ -350,6 +350,7 @@ catalog! {
     REQUEST_NOT_FOUND = "request.not_found", NotFound, "The API has nothing at this path.", "See the API's description at /v1/openapi.json.";
     REQUEST_METHOD = "request.method", Invalid, "The API does not support this method at this path.", "See the API's description at /v1/openapi.json.";
     REQUEST_TOO_LARGE = "request.too_large", Invalid, "The request is too large.", "Send at most 1 MiB.";
+    REQUEST_RANGE = "request.range", Invalid, "The file has none of the bytes that are asked for.", "Ask for a range that begins before the end of the file, or for the whole file.";
     REQUEST_CHANGED = "request.changed", Conflict, "The object has been changed since you read it.", "Read it again and send its new ETag as If-Match.";
     REQUEST_KEY_REUSED = "request.key_reused", Conflict, "The idempotency key was used for another request.", "Use a new key for each request. Use the same key only to repeat the same request.";
     REQUEST_MEDIA_TYPE = "request.media_type", Invalid, "The request's body is not JSON.", "Send JSON, and `Content-Type: application/json`.";
@@ -480,7 +481,7 @@ catalog! {
 
     LOCAL_CLOCK = "local.clock", Conflict, "This host's clock differs from the clock of the vault's store, or from the clock of the previous recovery point's host.", "Set the clocks right, with NTP. No data is in danger: the order of recovery points does not depend on clocks, and ages are measured by the store's clock. But retention and the times in lists use the hosts' clocks.";
     LOCAL_IO = "local.io", Unavailable, "A local file of Strongroom itself (cache, temporary or output file) cannot be read or written.", "Check the named path, its permissions and its free space.";
-    INTERRUPTED = "interrupted", Interrupted, "The work was stopped on request.", "Run the command again to continue: it reuses what is already stored.";
+    INTERRUPTED = "interrupted", Interrupted, "The work was stopped on request.", "Run the command again. Backups, copies and restores of disks reuse what is already there; other work starts over.";
     BUG = "bug", Bug, "Strongroom has a defect.", "Report it with the message and your command.";
 }
 

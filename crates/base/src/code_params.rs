@@ -127,6 +127,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("request.not_found", &["item", "vault"]),
+    ("request.range", &["size_bytes"]),
     ("request.changed", &["id", "kind"]),
     ("request.page_token", &["reason"]),
     ("auth.rate", &["seconds"]),

@@ -47,7 +47,7 @@ pub use limits::{BLOCK_SIZE, BLOCK_SIZE_U64, FANOUT, LEAF_SPAN, MAX_DISK_SIZE, S
 pub use message::Message;
 pub use names::check_name;
 pub use params::{AsParam, Param, Params};
-pub use progress::{Progress, Snapshot, Stage, Things};
+pub use progress::{Passed, Progress, Snapshot, Stage, Things};
 pub use ranges::{ByteRange, RangeError, RangeSet};
 pub use recently::Recently;
 pub use record::{Consistency, SkippedRange};

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use crate::lock;
@@ -46,6 +47,8 @@ shown! {
         Waiting = "waiting",
         /// It opens and looks.
         Preparing = "preparing",
+        /// It makes what it reads reachable for others.
+        Connecting = "connecting",
         /// It decides what to do.
         Planning = "planning",
         /// It looks whether what did not change did not.
@@ -135,6 +138,16 @@ struct Counters {
     stored_bytes: AtomicU64,
     stage: Mutex<Stage>,
     things: Mutex<Things>,
+    passed: Mutex<Vec<Passed>>,
+}
+
+/// A phase of the work that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Its name.
+    pub name: &'static str,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// The counters at one moment.
@@ -186,6 +199,16 @@ impl Progress {
         *lock(&self.0.stage) = stage;
     }
 
+    /// A phase has ended.
+    pub fn pass(&self, name: &'static str, took: Duration) {
+        lock(&self.0.passed).push(Passed { name, took });
+    }
+
+    /// The phases that have ended, without the first `seen` of them.
+    pub fn passed(&self, seen: usize) -> Vec<Passed> {
+        lock(&self.0.passed).get(seen..).unwrap_or_default().to_vec()
+    }
+
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
         let total_bytes = self.0.total_bytes.load(Ordering::Relaxed);
@@ -204,6 +227,19 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_phase_is_given_once() {
+        let progress = Progress::new();
+        assert_eq!(progress.passed(0), []);
+        let (first, second) = (Duration::from_secs(1), Duration::from_secs(2));
+        progress.pass("connect", first);
+        progress.clone().pass("start", second);
+        let start = Passed { name: "start", took: second };
+        assert_eq!(progress.passed(0), [Passed { name: "connect", took: first }, start]);
+        assert_eq!(progress.passed(1), [start]);
+        assert_eq!(progress.passed(3), []);
+    }
 
     #[test]
     fn no_more_is_done_than_there_is() {

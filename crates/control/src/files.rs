@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use strongroom_api::{ErrorBody, FileListing, FileReport, OfVolume, PointState, PointVolumes};
 use strongroom_base::{PointId, codes, message};
 use strongroom_orders::{
-    FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, PointFiles,
+    ByteAsk, FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, PointFiles,
     Result as WorkResult, SentFiles,
 };
 use tokio::{
@@ -110,6 +110,8 @@ struct Sent {
 /// The point that is read, and what the record calls it.
 struct Found {
     of: FilesOf,
+    /// The item by its name here, and the point as it is known here.
+    item: String,
     point: PointId,
     target: String,
 }
@@ -123,7 +125,7 @@ impl Control {
         point: &str,
     ) -> Result<PointVolumes> {
         let found = self.files_of(caller, item, point).await?;
-        self.record_look(caller, &found, json!({ "what": "volumes" })).await?;
+        self.record_look(caller, &found, found.detail("volumes", None)).await?;
         self.read_files(move |files, leash| files.volumes(&found.of, leash)).await
     }
 
@@ -137,7 +139,7 @@ impl Control {
         ask: ListAsk,
     ) -> Result<FileListing> {
         let found = self.files_of(caller, item, point).await?;
-        self.record_look(caller, &found, detail("folder", &file)).await?;
+        self.record_look(caller, &found, found.detail("folder", Some(&file))).await?;
         self.read_files(move |files, leash| files.list(&found.of, &file, &ask, leash)).await
     }
 
@@ -154,7 +156,7 @@ impl Control {
     ) -> Result<FileDownload> {
         let found = self.files_of(caller, item, point).await?;
         let place = self.readers.place().await?;
-        let record = download_detail(what, &file);
+        let record = found.download_detail(what, &file);
         in_write!(self, tx => {
             audit::record(tx, caller, Operation::ReadFiles, &found.target, record.clone()).await
         })?;
@@ -273,7 +275,7 @@ impl Control {
             );
             return Err(ControlError::from(message));
         }
-        let target = format!("{}/{}", of.name, point.id);
+        let (name, target) = (of.name.clone(), format!("{}/{}", of.name, point.id));
         let files = match point.snapshot.as_ref().filter(|_| !in_vault) {
             Some(copy) => {
                 let place = self.snapshot_place(&of, copy).await?;
@@ -281,7 +283,7 @@ impl Control {
             }
             None => FilesOf { vault: vault.access(), item: of.name, point: point.id },
         };
-        Ok(Found { of: files, point: point.id, target })
+        Ok(Found { of: files, point: point.id, item: name, target })
     }
 
     /// Records that somebody looks at a point, unless that was a moment ago.
@@ -312,33 +314,44 @@ impl Control {
     }
 }
 
-/// What the record says of a download.
-fn download_detail(what: FileStream, file: &FileAsk) -> Value {
-    match what {
-        FileStream::Content { range } => {
-            let mut detail = detail("file", file);
-            if let (Some((first, _)), Some(detail)) = (range, detail.as_object_mut()) {
-                detail.insert("from_byte".to_owned(), first.into());
+impl Found {
+    /// What the record says of a download.
+    fn download_detail(&self, what: FileStream, file: &FileAsk) -> Value {
+        match what {
+            FileStream::Content { range } => {
+                let mut detail = self.detail("file", Some(file));
+                let part = range.map(|range| match range {
+                    ByteAsk::From { first, .. } => ("from_byte", first),
+                    ByteAsk::Last(count) => ("last_bytes", count),
+                });
+                if let (Some((name, number)), Some(detail)) = (part, detail.as_object_mut()) {
+                    detail.insert(name.to_owned(), number.into());
+                }
+                detail
             }
-            detail
+            FileStream::Archive(format) => self.detail(format.name(), Some(file)),
+            FileStream::Tree => self.detail("tree", Some(file)),
         }
-        FileStream::Archive(format) => detail(format.name(), file),
-        FileStream::Tree => detail("tree", file),
     }
-}
 
-fn detail(what: &str, file: &FileAsk) -> Value {
-    let OfVolume { disk, partition, volume } = &file.of;
-    let mut detail = json!({ "what": what, "path": String::from_utf8_lossy(&file.path) });
-    let more = [
-        ("disk", disk.as_ref().map(|it| json!(it))),
-        ("partition", partition.map(|it| json!(it))),
-        ("volume", volume.as_ref().map(|it| json!(it))),
-    ];
-    if let Some(detail) = detail.as_object_mut() {
-        for (name, value) in more {
-            detail.extend(value.map(|value| (name.to_owned(), value)));
+    /// What the record says of a look: what was read, and where.
+    fn detail(&self, what: &str, file: Option<&FileAsk>) -> Value {
+        let mut detail =
+            json!({ "what": what, "item": self.item, "recovery_point": self.point.to_string() });
+        let Some(FileAsk { of: OfVolume { disk, partition, volume }, path }) = file else {
+            return detail;
+        };
+        let more = [
+            ("path", Some(json!(String::from_utf8_lossy(path)))),
+            ("disk", disk.as_ref().map(|it| json!(it))),
+            ("partition", partition.map(|it| json!(it))),
+            ("volume", volume.as_ref().map(|it| json!(it))),
+        ];
+        if let Some(detail) = detail.as_object_mut() {
+            for (name, value) in more {
+                detail.extend(value.map(|value| (name.to_owned(), value)));
+            }
         }
+        detail
     }
-    detail
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use common::{assert_same, data_len, folder, noise, open, raw_disk, read_all, run, text};
-use strongroom_base::{ByteRange, Clock as _, SystemClock};
+use strongroom_base::{ByteRange, Clock as _, Environment, SystemClock};
 use strongroom_disk::{
     DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ImageFormat, Layer, Layout, OpenOptions,
     TargetOptions, Under, inspect_source, open_source, open_target,
@@ -410,39 +410,86 @@ fn the_child_is_limited_and_ends() {
 /// Names the image to the process that shall be killed.
 const VICTIM: &str = "STRONGROOM_TEST_VICTIM";
 
-/// Opens an image over and over until it is killed. On its own this does nothing.
+/// Opens an image and keeps it open until it is killed. On its own this does nothing.
 #[test]
 fn victim() {
     let Some(image) = std::env::var_os(VICTIM) else { return };
-    let image = PathBuf::from(image);
-    loop {
-        drop(open(text(&image)).expect("opens"));
-    }
+    let path = std::env::var_os("PATH").expect("given");
+    Environment::new([("PATH".into(), path)]).give();
+    let open = open(text(&PathBuf::from(image)));
+    SystemClock.sleep(std::time::Duration::from_mins(2));
+    drop(open);
 }
 
+/// Starts [`victim`], which finds programs in this folder first.
+fn start_victim(image: &Path, programs: &Path) -> std::process::Child {
+    Command::new(std::env::current_exe().expect("the test"))
+        .args(["--exact", "victim"])
+        .env(VICTIM, image)
+        .env("PATH", format!("{}:/usr/bin:/bin", text(programs)))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts")
+}
+
+/// A child that never had a connection waits for one. Whoever needs the image is the first and the last.
 #[test]
-fn who_was_killed_holds_nothing_for_long() {
+fn a_child_whose_parent_was_killed_before_it_served_is_ended_by_the_next() {
     let folder = folder();
     let image = folder.path().join("disk.qcow2");
     qemu_img(&["create", "-q", "-f", "qcow2", text(&image), "4M"]);
-    let mut left = 0;
-    for round in 0..12 {
-        let mut victim = Command::new(std::env::current_exe().expect("the test"))
-            .args(["--exact", "victim"])
-            .env(VICTIM, &image)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .expect("it starts");
-        common::wait_until("it has a child", || !children(&image).is_empty());
-        SystemClock.sleep(std::time::Duration::from_millis(round));
-        victim.kill().expect("killed");
-        victim.wait().expect("ended");
-        SystemClock.sleep(std::time::Duration::from_millis(300));
-        left += children(&image).len();
-        drop(target(&image, 4 << 20, Existing::Keep).expect("is free"));
-        common::wait_until("its child is gone", || children(&image).is_empty());
-    }
-    assert!(left > 0, "no child was ever left");
+    // Stops who starts it before that can connect, and is the real one from then on.
+    let programs = folder.path().join("bin");
+    fs::create_dir(&programs).expect("made");
+    let first = "#!/bin/sh\nkill -STOP $PPID\nexec /usr/bin/qemu-nbd \"$@\"\n";
+    fs::write(programs.join("qemu-nbd"), first).expect("written");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(programs.join("qemu-nbd"), executable).expect("may be run");
+
+    let mut victim = start_victim(&image, &programs);
+    common::wait_until("the child has the image", || children(&image).len() == 1);
+    victim.kill().expect("killed");
+    victim.wait().expect("ended");
+    assert_eq!(children(&image).len(), 1, "it waits for a connection");
+    drop(target(&image, 4 << 20, Existing::Keep).expect("is free"));
+    common::wait_until("it has ended", || children(&image).is_empty());
+}
+
+/// A child that had a connection ends with it, some moments after its parent: it is waited for.
+#[test]
+fn a_child_whose_parent_was_killed_while_it_served_is_waited_for() {
+    let folder = folder();
+    let image = folder.path().join("disk.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", text(&image), "4M"]);
+    let mut victim = start_victim(&image, folder.path());
+    common::wait_until("it is served", || is_connected(&image));
+    let child = children(&image).remove(0);
+    // It cannot see that its parent is gone.
+    run("procps", "kill", &["-STOP", &child]);
+    victim.kill().expect("killed");
+    victim.wait().expect("ended");
+    assert_eq!(children(&image), std::slice::from_ref(&child));
+    let (image, other) = (&image, &child);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            SystemClock.sleep(std::time::Duration::from_millis(700));
+            run("procps", "kill", &["-CONT", other]);
+        });
+        let started = SystemClock.monotonic();
+        drop(target(image, 4 << 20, Existing::Keep).expect("is free"));
+        assert!(SystemClock.monotonic().saturating_sub(started).as_millis() >= 500);
+    });
+    common::wait_until("it has ended", || children(image).is_empty());
+}
+
+/// Whether the child that serves the image has a connection: the socket that it listens at, and another one.
+fn is_connected(image: &Path) -> bool {
+    let sockets = |pid: &String| {
+        let open = fs::read_dir(Path::new("/proc").join(pid).join("fd")).into_iter().flatten();
+        let open = open.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+        open.filter(|to| to.as_os_str().as_encoded_bytes().starts_with(b"socket:")).count()
+    };
+    children(image).iter().any(|pid| sockets(pid) > 1)
 }
 
 fn target(image: &Path, size: usize, existing: Existing) -> Result<Box<dyn DiskTarget>, DiskError> {

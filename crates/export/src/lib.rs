@@ -36,4 +36,4 @@ pub use serve::{Endpoint, Export, Serving, serve_disks};
 pub use shown::Shown;
 pub use strongroom_nbd::server::Owner;
 pub use trace::{Trace, TraceError, TraceRecorder};
-pub use tree::FileTree;
+pub use tree::{FileTree, ReaderEnd};

@@ -164,15 +164,37 @@ impl Mount {
     ///
     /// If the program that unmounts cannot be started.
     pub fn try_unmount(&self) -> io::Result<bool> {
-        let (program, words): (_, &[&str]) = if rustix::process::geteuid().is_root() {
-            ("umount", &[])
+        self.unmount_by(&[], &["-u"])
+    }
+
+    /// Unmounts by the program that has the rights for it, with these options. Whether it did.
+    fn unmount_by(&self, of_root: &[&str], of_others: &[&str]) -> io::Result<bool> {
+        let (program, words) = if rustix::process::geteuid().is_root() {
+            ("umount", of_root)
         } else {
-            ("fusermount3", &["-u"])
+            ("fusermount3", of_others)
         };
         let mut command = Command::new(program);
         command.env_clear().envs(Environment::given().path()).args(words).arg("--");
         let output = command.arg(&self.folder).stdin(Stdio::null()).output()?;
         Ok(output.status.success())
+    }
+
+    /// Takes the mount away at once, also from those who use it. Files that are open are served until the process ends, which then
+    /// leaves no mount behind.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn detach(self) -> io::Result<()> {
+        let done = self.unmount_by(&["-l"], &["-u", "-z"])?;
+        if !done {
+            // It says what is wrong, or that there is nothing left.
+            return self.stop();
+        }
+        // It would unmount what is there then, and wait for those who have a file open.
+        std::mem::forget(self.session);
+        Ok(())
     }
 
     /// Unmounts. If a file is open, it stays for those who have it open.

@@ -35,9 +35,26 @@ const READ_AHEAD: u32 = 1 << 20;
 const RESERVED: u64 = 2;
 const BLOCK: u64 = 512;
 
+/// Why the files of a volume cannot be read any more, once that is so: the process that reads has ended. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct ReaderEnd(Arc<Mutex<Option<FilesError>>>);
+
+impl ReaderEnd {
+    /// Whether it has ended.
+    pub fn is_there(&self) -> bool {
+        lock(&self.0).is_some()
+    }
+
+    /// Why. It is given once.
+    pub fn take(&self) -> Option<FilesError> {
+        lock(&self.0).take()
+    }
+}
+
 /// A volume whose files are shown.
 pub struct FileTree {
     reader: Mutex<FileReader>,
+    end: ReaderEnd,
     /// The node of its uppermost folder.
     root: u64,
     /// Whom files belong to of which the file system does not know it.
@@ -69,7 +86,14 @@ impl FileTree {
     pub fn new(reader: FileReader, root: u64, time: SystemTime) -> Self {
         let user = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let (open, next, recent) = (Mutex::default(), AtomicU64::new(1), Mutex::default());
-        Self { reader: Mutex::new(reader), root, user, time, open, next, recent }
+        let end = ReaderEnd::default();
+        Self { reader: Mutex::new(reader), end, root, user, time, open, next, recent }
+    }
+
+    /// Where it is seen that nothing more can be read, so that the mount is to end. Numbers of files are not the same in
+    /// another process for every file system: none takes over.
+    pub fn end(&self) -> ReaderEnd {
+        self.end.clone()
     }
 
     fn node(&self, file: INodeNo) -> u64 {
@@ -90,7 +114,16 @@ impl FileTree {
         question: impl FnOnce(&mut FileReader, &[u8]) -> Result<T, FilesError>,
     ) -> Result<T, Errno> {
         let path = format!("file {node}");
-        question(&mut lock(&self.reader), path.as_bytes()).map_err(|error| match error {
+        let mut reader = lock(&self.reader);
+        let was_broken = reader.is_broken();
+        question(&mut reader, path.as_bytes()).map_err(|error| match error {
+            error if reader.is_broken() => {
+                if !was_broken {
+                    tracing::warn!(node, %error, "the process that reads the mounted files has ended");
+                    lock(&self.end.0).get_or_insert(error);
+                }
+                Errno::EIO
+            }
             FilesError::NotFound { .. } => Errno::ENOENT,
             FilesError::Unsupported { reason, .. } => {
                 tracing::warn!(

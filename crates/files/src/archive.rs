@@ -14,12 +14,12 @@ use strongroom_base::Cancel;
 
 use crate::{
     bytes::Le,
-    content::{PROBLEMS_MAX, Problems, WHOLE, pieces},
+    content::{Names, PROBLEMS_MAX, Stop, WHOLE, pack, pieces, probe, unwritten, whole},
     deliver::{Delivered, NO_NUMBER, NO_OWNER, Problem, why_no_name},
     error::{FilesError, shown},
     source::length,
     tree::{Attributes, Fault, Kind, Time, Xattr},
-    walk::{Files, Located, Visited},
+    walk::{Files, Located},
 };
 
 /// Bytes of a header, and of what everything is filled up to.
@@ -33,25 +33,15 @@ pub fn archive(
     out: &mut dyn Write,
     cancel: &Cancel,
 ) -> Result<Delivered, FilesError> {
-    let parent = what.path.len().saturating_sub(what.name().map_or(0, <[u8]>::len));
+    let names = Names::below(what);
     let mut work =
-        Work { out, parent, done: Delivered::default(), linked: HashMap::new(), buf: Vec::new() };
-    let mut problems = Problems::default();
-    files.visit(what, cancel, &mut |files, visited| match visited {
-        Visited::Entry { path, node, attributes } => {
-            match work.entry(files, path, node, attributes) {
-                Err(Stop::All(error)) => return Err(error),
-                Err(Stop::This(error)) if files.reader().is_broken() => return Err(error),
-                Err(Stop::This(error)) => problems.add(path, &error),
-                Ok(()) if attributes.lacks_owner() => work.problem(path, NO_OWNER.to_owned()),
-                Ok(()) => {}
-            }
-            Ok(())
+        Work { out, names, done: Delivered::default(), linked: HashMap::new(), buf: Vec::new() };
+    let problems = pack(files, what, cancel, |files, path, node, attributes| {
+        work.entry(files, path, node, attributes)?;
+        if attributes.lacks_owner() {
+            work.problem(path, NO_OWNER.to_owned());
         }
-        Visited::Failed { path, error } => {
-            problems.add(path, &error);
-            Ok(())
-        }
+        Ok(())
     })?;
     work.end()?;
     let mut done = work.done;
@@ -62,24 +52,13 @@ pub fn archive(
 /// A record of an extended header: its key and value.
 type Record = (Vec<u8>, Vec<u8>);
 
-/// What an error stops.
-enum Stop {
-    This(FilesError),
-    All(FilesError),
-}
-
 struct Work<'a> {
     out: &'a mut dyn Write,
-    /// Bytes of a path before the names in the archive.
-    parent: usize,
+    names: Names,
     done: Delivered,
     /// Names of files with several, by node.
     linked: HashMap<u64, Vec<u8>>,
     buf: Vec<u8>,
-}
-
-fn lost(source: io::Error) -> Stop {
-    Stop::All(FilesError::Target { action: "write", path: "the archive".to_owned(), source })
 }
 
 impl Work<'_> {
@@ -90,8 +69,7 @@ impl Work<'_> {
         node: u64,
         attributes: &Attributes,
     ) -> Result<(), Stop> {
-        let name = path.get(self.parent..).unwrap_or_default();
-        let name = name.strip_prefix(b"/").unwrap_or(name);
+        let name = self.names.of(path);
         if name.is_empty() {
             return Ok(());
         }
@@ -106,7 +84,7 @@ impl Work<'_> {
                 if again && let Some(first) = self.linked.get(&node) {
                     head.link(b'1', first);
                     self.done.files = self.done.files.saturating_add(1);
-                    return head.write(self.out).map_err(lost);
+                    return head.write(self.out).map_err(Stop::unwritten);
                 }
                 head.records = self.records(files, path, node)?;
                 self.file(files, path, node, &mut head, attributes.size)?;
@@ -120,13 +98,13 @@ impl Work<'_> {
                 head.kind = b'5';
                 head.name.push(b'/');
                 head.records = self.records(files, path, node)?;
-                head.write(self.out).map_err(lost)?;
+                head.write(self.out).map_err(Stop::unwritten)?;
                 self.done.folders = self.done.folders.saturating_add(1);
             }
             Kind::Link => {
                 let target = files.reader().target(path, node).map_err(Stop::This)?;
                 head.link(b'2', &target);
-                head.write(self.out).map_err(lost)?;
+                head.write(self.out).map_err(Stop::unwritten)?;
                 self.done.links = self.done.links.saturating_add(1);
             }
             Kind::Pipe | Kind::CharacterDevice | Kind::BlockDevice => {
@@ -140,7 +118,7 @@ impl Work<'_> {
                 if attributes.kind != Kind::Pipe {
                     head.device = attributes.device.ok_or_else(no_number)?;
                 }
-                head.write(self.out).map_err(lost)?;
+                head.write(self.out).map_err(Stop::unwritten)?;
                 self.done.others = self.done.others.saturating_add(1);
             }
             Kind::Socket | Kind::Subvolume => {
@@ -198,39 +176,18 @@ impl Work<'_> {
         head.size = size;
         let is_whole = size <= WHOLE;
         if is_whole {
-            let mut whole = Vec::new();
-            self.content(files, path, node, size, &mut whole).map_err(Stop::This)?;
-            head.write(self.out).map_err(lost)?;
-            self.out.write_all(&whole).map_err(lost)?;
+            let whole = whole(files, path, node, size, &mut self.buf)?;
+            head.write(self.out).map_err(Stop::unwritten)?;
+            self.out.write_all(&whole).map_err(Stop::unwritten)?;
         } else {
-            // Fails before the header, if it fails at its beginning.
-            let mut probe = vec![0; BLOCK];
-            files.reader().read(path, node, 0, &mut probe).map_err(Stop::This)?;
-            head.write(self.out).map_err(lost)?;
+            probe(files, path, node)?;
+            head.write(self.out).map_err(Stop::unwritten)?;
             let mut out = std::mem::take(&mut self.buf);
             let done = self.stream(files, path, node, size, &mut out);
             self.buf = out;
             done.map_err(Stop::All)?;
         }
-        fill(self.out, size).map_err(lost)
-    }
-
-    /// All bytes of a file, into memory.
-    fn content(
-        &mut self,
-        files: &mut Files<'_>,
-        path: &[u8],
-        node: u64,
-        size: u64,
-        whole: &mut Vec<u8>,
-    ) -> Result<(), FilesError> {
-        let mut buf = std::mem::take(&mut self.buf);
-        let read = pieces(files, path, node, 0..size, &mut buf, &mut |bytes| {
-            whole.extend_from_slice(bytes);
-            Ok(())
-        });
-        self.buf = buf;
-        read
+        fill(self.out, size).map_err(Stop::unwritten)
     }
 
     /// All bytes of a file, into the archive.
@@ -248,11 +205,7 @@ impl Work<'_> {
     /// Two empty blocks.
     fn end(&mut self) -> Result<(), FilesError> {
         let ended = self.out.write_all(&[0; 2 * BLOCK]).and_then(|()| self.out.flush());
-        ended.map_err(|source| FilesError::Target {
-            action: "write",
-            path: "the archive".to_owned(),
-            source,
-        })
+        ended.map_err(unwritten)
     }
 }
 

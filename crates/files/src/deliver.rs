@@ -15,12 +15,13 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::fs::{self, AtFlags, Mode, Timespec, Timestamps};
 use strongroom_base::{Cancel, Coded as _};
 
 use crate::{
     error::{FilesError, shown},
     source::length,
+    target::{Target, ended, open_root},
     tree::{Attributes, Entry, Fault, Kind, Piece, Time, Xattr},
     walk::{Files, Located, child},
     wire::READ_MAX,
@@ -88,17 +89,7 @@ pub fn deliver(
     options: Options,
     cancel: &Cancel,
 ) -> Result<Delivered, FilesError> {
-    let target = |action, source: io::Error| FilesError::Target {
-        action,
-        path: to.display().to_string(),
-        source,
-    };
-    match fs::mkdir(to, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(target("make", error.into())),
-    }
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = fs::open(to, flags, Mode::empty()).map_err(|e| target("open", e.into()))?;
+    let root = open_root(to)?;
     let mut work = Work {
         files,
         root: &root,
@@ -119,13 +110,7 @@ pub fn deliver(
         let place = Place { folder: root.as_fd(), outside: b"/", inside: b"" };
         work.content(place, what.node, 0)
     };
-    match made {
-        Ok(()) => Ok(work.dresser.done),
-        Err(FilesError::Target { action, path, source }) => {
-            Err(FilesError::Stopped { action, path, files: work.dresser.done.files, source })
-        }
-        Err(error) => Err(error),
-    }
+    ended(made, work.dresser.done)
 }
 
 /// A folder that is open here.
@@ -183,13 +168,6 @@ pub(crate) fn is_final(error: &FilesError) -> bool {
 }
 
 impl Work<'_, '_> {
-    /// An error of a place below the folder that is delivered to.
-    fn target(&self, action: &'static str, inside: &[u8], error: rustix::io::Errno) -> FilesError {
-        let below = OsStr::from_bytes(inside.strip_prefix(b"/").unwrap_or(inside));
-        let path = shown(self.to.join(below).as_os_str().as_bytes());
-        FilesError::Target { action, path, source: error.into() }
-    }
-
     /// All entries of a folder of the volume.
     fn content(&mut self, place: Place<'_>, node: u64, depth: usize) -> Result<(), FilesError> {
         if !self.entered.insert(node) {
@@ -221,9 +199,7 @@ impl Work<'_, '_> {
         match made {
             Err(error) if is_final(&error) || self.files.reader().is_broken() => Err(error),
             Err(error) => {
-                let text = error.with_causes();
-                let text = text.strip_prefix(&format!("{}: ", shown(&path))).unwrap_or(&text);
-                self.dresser.problem(&path, Some(error.code().name), text);
+                self.dresser.refused(&path, &error);
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -238,16 +214,12 @@ impl Work<'_, '_> {
         path: &[u8],
         depth: usize,
     ) -> Result<(), FilesError> {
-        let name = OsStr::from_bytes(&entry.name);
         let inside = child(place.inside, &entry.name);
+        let name = OsStr::from_bytes(&entry.name);
+        let target = Target { to: self.to, inside: &inside, folder: place.folder, name };
         match attributes.kind {
             Kind::Folder => {
-                let private = Mode::from_raw_mode(0o700);
-                fs::mkdirat(place.folder, name, private)
-                    .map_err(|e| self.target("make", &inside, e))?;
-                let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let folder = fs::openat(place.folder, name, flags, Mode::empty());
-                let folder = folder.map_err(|e| self.target("open", &inside, e))?;
+                let folder = target.make_folder()?;
                 let within = Place { folder: folder.as_fd(), outside: path, inside: &inside };
                 let filled = self.content(within, entry.node, depth.saturating_add(1));
                 self.dresser.done.folders = self.dresser.done.folders.saturating_add(1);
@@ -257,11 +229,18 @@ impl Work<'_, '_> {
             }
             Kind::File => {
                 let again = attributes.may_be_linked();
-                if again && self.link(place, entry, name)? {
+                if again && let Some(first) = self.linked.get(&entry.node) {
+                    target.make_again(self.root, first)?;
+                    self.dresser.done.files = self.dresser.done.files.saturating_add(1);
                     self.dresser.say_if_no_owner(attributes, path);
                     return Ok(());
                 }
-                self.file(place, entry, attributes, path, &inside)?;
+                let (node, size) = (entry.node, attributes.size);
+                let file =
+                    target.make_file(size, |file| self.fill(file, node, size, path, target))?;
+                self.dresser.done.files = self.dresser.done.files.saturating_add(1);
+                self.dresser.done.bytes = self.dresser.done.bytes.saturating_add(size);
+                self.dress(file.as_fd(), attributes, node, path)?;
                 if again {
                     self.linked.insert(entry.node, inside);
                 }
@@ -269,67 +248,22 @@ impl Work<'_, '_> {
             }
             Kind::Link => {
                 let goal = self.files.reader().target(path, entry.node)?;
-                let goal = CString::new(goal).map_err(|_| {
-                    FilesError::of_fault(path, Fault::damaged("the link's target has a NUL in it"))
-                })?;
-                fs::symlinkat(&*goal, place.folder, name)
-                    .map_err(|e| self.target("make", &inside, e))?;
+                target.make_link(goal, path)?;
                 self.dresser.done.links = self.dresser.done.links.saturating_add(1);
-                self.dresser.say_if_no_owner(attributes, path);
-                self.dresser.owner_by_name(place.folder, name, attributes, path);
-                self.dresser.times_by_name(place.folder, name, attributes, path);
+                self.dresser.dress_by_name(target, attributes, path);
                 Ok(())
             }
             Kind::Pipe | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice => {
-                self.special(place, name, attributes, path, &inside)
+                target.make_special(attributes, self.dresser.options.trusted, path)?;
+                self.dresser.done.others = self.dresser.done.others.saturating_add(1);
+                self.dresser.dress_by_name(target, attributes, path);
+                Ok(())
             }
             Kind::Subvolume => {
                 let fault = Fault::unsupported("another file system begins here");
                 Err(FilesError::of_fault(path, fault))
             }
         }
-    }
-
-    /// Makes another name of a file that was delivered already. Whether it was.
-    fn link(&mut self, place: Place<'_>, entry: &Entry, name: &OsStr) -> Result<bool, FilesError> {
-        let Some(first) = self.linked.get(&entry.node) else { return Ok(false) };
-        let cut = first.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        let (folder, there) = first.split_at(cut);
-        let folder = folder.strip_prefix(b"/").unwrap_or(folder);
-        let folder = if folder.is_empty() { b"." } else { folder };
-        let there = OsStr::from_bytes(there.strip_prefix(b"/").unwrap_or(there));
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let folder = OsStr::from_bytes(folder);
-        let linked = fs::openat2(self.root, folder, flags, Mode::empty(), within)
-            .and_then(|from| fs::linkat(from, there, place.folder, name, AtFlags::empty()));
-        linked.map_err(|error| self.target("link", &child(place.inside, &entry.name), error))?;
-        self.dresser.done.files = self.dresser.done.files.saturating_add(1);
-        Ok(true)
-    }
-
-    fn file(
-        &mut self,
-        place: Place<'_>,
-        entry: &Entry,
-        attributes: &Attributes,
-        path: &[u8],
-        inside: &[u8],
-    ) -> Result<(), FilesError> {
-        let name = OsStr::from_bytes(&entry.name);
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(place.folder, name, flags, Mode::from_raw_mode(0o600));
-        let file = file.map_err(|error| self.target("make", inside, error))?;
-        let filled = self.fill(&file, entry.node, attributes.size, path, inside);
-        if let Err(error) = filled {
-            fs::unlinkat(place.folder, name, AtFlags::empty())
-                .map_err(|error| self.target("remove", inside, error))?;
-            return Err(error);
-        }
-        self.dresser.done.files = self.dresser.done.files.saturating_add(1);
-        self.dresser.done.bytes = self.dresser.done.bytes.saturating_add(attributes.size);
-        self.dress(file.as_fd(), attributes, entry.node, path)
     }
 
     /// Writes the bytes of a file, all of them.
@@ -339,9 +273,8 @@ impl Work<'_, '_> {
         node: u64,
         size: u64,
         path: &[u8],
-        inside: &[u8],
+        target: Target<'_>,
     ) -> Result<(), FilesError> {
-        fs::ftruncate(file, size).map_err(|error| self.target("write", inside, error))?;
         let mut at = 0;
         while at < size {
             if self.cancel.is_cancelled() {
@@ -354,7 +287,7 @@ impl Work<'_, '_> {
                 Piece::Data(len) => {
                     let data = buf.get(..len).unwrap_or_default();
                     let (written, len) = (write_sparse(file, at, data), length(data));
-                    written.map_err(|error| self.target("write", inside, error))?;
+                    written.map_err(|error| target.failed("write", error))?;
                     len
                 }
                 Piece::Hole(len) => len.min(size.saturating_sub(at)),
@@ -385,42 +318,6 @@ impl Work<'_, '_> {
         self.dresser.dress(file, attributes, xattrs, path);
         Ok(())
     }
-
-    fn special(
-        &mut self,
-        place: Place<'_>,
-        name: &OsStr,
-        attributes: &Attributes,
-        path: &[u8],
-        inside: &[u8],
-    ) -> Result<(), FilesError> {
-        let is_device = matches!(attributes.kind, Kind::BlockDevice | Kind::CharacterDevice);
-        if is_device && self.dresser.options.trusted && attributes.device.is_none() {
-            return Err(FilesError::of_fault(path, Fault::unsupported(NO_NUMBER)));
-        }
-        let (major, minor) = attributes.device.unwrap_or((0, 0));
-        let (kind, number) = match attributes.kind {
-            Kind::Pipe => (FileType::Fifo, 0),
-            Kind::Socket => (FileType::Socket, 0),
-            kind if !self.dresser.options.trusted => {
-                let reason = format!("a {} is delivered only with --trusted", words(kind));
-                return Err(FilesError::of_fault(path, Fault::unsupported(reason)));
-            }
-            Kind::BlockDevice => (FileType::BlockDevice, fs::makedev(major, minor)),
-            _ => (FileType::CharacterDevice, fs::makedev(major, minor)),
-        };
-        let mode = Mode::from_raw_mode(attributes.mode.unwrap_or(0o600) & 0o777);
-        fs::mknodat(place.folder, name, kind, Mode::from_raw_mode(0o600), number)
-            .map_err(|error| self.target("make", inside, error))?;
-        self.dresser.done.others = self.dresser.done.others.saturating_add(1);
-        self.dresser.say_if_no_owner(attributes, path);
-        self.dresser.owner_by_name(place.folder, name, attributes, path);
-        if let Err(error) = fs::chmodat(place.folder, name, mode, AtFlags::empty()) {
-            self.dresser.problem(path, None, format!("its mode: {error}"));
-        }
-        self.dresser.times_by_name(place.folder, name, attributes, path);
-        Ok(())
-    }
 }
 
 impl Dresser {
@@ -443,19 +340,33 @@ impl Dresser {
         }
     }
 
-    pub(crate) fn say_if_no_owner(&mut self, of: &Attributes, path: &[u8]) {
+    /// Lists something that is not delivered because of an error.
+    pub(crate) fn refused(&mut self, path: &[u8], error: &FilesError) {
+        let text = error.with_causes();
+        let text = text.strip_prefix(&format!("{}: ", shown(path))).unwrap_or(&text);
+        self.problem(path, Some(error.code().name), text);
+    }
+
+    /// Gives something that is not opened what it has besides its content: owner and times, and the mode of what is no link.
+    pub(crate) fn dress_by_name(&mut self, target: Target<'_>, of: &Attributes, path: &[u8]) {
+        self.say_if_no_owner(of, path);
+        self.owner_by_name(target.folder, target.name, of, path);
+        if of.kind != Kind::Link {
+            let mode = Mode::from_raw_mode(of.mode.unwrap_or(0o600) & 0o777);
+            if let Err(error) = fs::chmodat(target.folder, target.name, mode, AtFlags::empty()) {
+                self.problem(path, None, format!("its mode: {error}"));
+            }
+        }
+        self.times_by_name(target.folder, target.name, of, path);
+    }
+
+    fn say_if_no_owner(&mut self, of: &Attributes, path: &[u8]) {
         if of.lacks_owner() {
             self.problem(path, None, NO_OWNER);
         }
     }
 
-    pub(crate) fn owner_by_name(
-        &mut self,
-        at: BorrowedFd<'_>,
-        name: &OsStr,
-        of: &Attributes,
-        path: &[u8],
-    ) {
+    fn owner_by_name(&mut self, at: BorrowedFd<'_>, name: &OsStr, of: &Attributes, path: &[u8]) {
         if let Some((uid, gid)) = owner(of) {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
             if let Err(error) = fs::chownat(at, name, Some(uid), Some(gid), flags) {
@@ -464,13 +375,7 @@ impl Dresser {
         }
     }
 
-    pub(crate) fn times_by_name(
-        &mut self,
-        at: BorrowedFd<'_>,
-        name: &OsStr,
-        of: &Attributes,
-        path: &[u8],
-    ) {
+    fn times_by_name(&mut self, at: BorrowedFd<'_>, name: &OsStr, of: &Attributes, path: &[u8]) {
         if let Some(times) = times(of)
             && let Err(error) = fs::utimensat(at, name, &times, AtFlags::SYMLINK_NOFOLLOW)
         {
@@ -543,13 +448,6 @@ impl Dresser {
                 self.problem(path, None, format!("its attribute {}: {error}", shown(name)));
             }
         }
-    }
-}
-
-const fn words(kind: Kind) -> &'static str {
-    match kind {
-        Kind::BlockDevice => "block device",
-        _ => "character device",
     }
 }
 

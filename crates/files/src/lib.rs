@@ -32,6 +32,7 @@ mod secret;
 mod signs;
 mod source;
 mod survey;
+mod target;
 mod tree;
 mod units;
 mod unpack;

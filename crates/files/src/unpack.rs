@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashSet,
-    ffi::{CString, OsStr},
+    ffi::OsStr,
     hash::{BuildHasher as _, RandomState},
     io::{self, Read},
     os::{
@@ -16,15 +16,16 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
-use strongroom_base::{Cancel, Coded as _};
+use rustix::io::Errno;
+use strongroom_base::Cancel;
 
 use crate::{
     deliver::{
         DEPTH_MAX, Delivered, Dresser, NAME_MAX, Options, is_final, why_no_name, write_sparse,
     },
-    error::{FilesError, shown},
+    error::FilesError,
     source::length,
+    target::{Target, ended, open_root},
     tree::{Attributes, Fault, Kind, Time, Xattr},
     wire::READ_MAX,
 };
@@ -40,17 +41,7 @@ pub fn unpack(
     options: Options,
     cancel: &Cancel,
 ) -> Result<Delivered, FilesError> {
-    let target = |action, source: io::Error| FilesError::Target {
-        action,
-        path: to.display().to_string(),
-        source,
-    };
-    match fs::mkdir(to, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(target("make", error.into())),
-    }
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = fs::open(to, flags, Mode::empty()).map_err(|e| target("open", e.into()))?;
+    let root = open_root(to)?;
     let mut work = Work {
         root,
         to,
@@ -61,13 +52,8 @@ pub fn unpack(
         hasher: RandomState::new(),
         buf: vec![0; READ_MAX],
     };
-    match work.all(from) {
-        Ok(()) => Ok(work.dresser.done),
-        Err(FilesError::Target { action, path, source }) => {
-            Err(FilesError::Stopped { action, path, files: work.dresser.done.files, source })
-        }
-        Err(error) => Err(error),
-    }
+    let made = work.all(from);
+    ended(made, work.dresser.done)
 }
 
 /// A folder that was made, until all in it is.
@@ -127,12 +113,7 @@ impl Work<'_> {
             match made {
                 Ok(()) => {}
                 Err(error) if is_final(&error) || is_of_archive(&error) => return Err(error),
-                Err(error) => {
-                    let text = error.with_causes();
-                    let text =
-                        text.strip_prefix(&format!("{}: ", shown(&outside))).unwrap_or(&text);
-                    self.dresser.problem(&outside, Some(error.code().name), text);
-                }
+                Err(error) => self.dresser.refused(&outside, &error),
             }
             let left = content.limit();
             entries.skip(left, found.attributes.size)?;
@@ -186,13 +167,18 @@ impl Work<'_> {
             }
             return Ok(());
         };
-        let folder = folder.map_err(|error| self.target("open", &found.path, error))?;
+        let name = OsStr::from_bytes(last);
+        let inside = found.path.as_slice();
+        let target = Target { to: self.to, inside, folder: self.root.as_fd(), name };
+        let folder = folder.map_err(|error| {
+            target.failed("open", Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
         let made = match bad {
             Some(reason) => Err(FilesError::of_fault(outside, Fault::unsupported(reason))),
             None if parts.len() > DEPTH_MAX => {
                 Err(FilesError::of_fault(outside, Fault::unsupported("it lies too deep")))
             }
-            None => self.make(bytes, found, folder.as_fd(), OsStr::from_bytes(last), outside),
+            None => self.make(bytes, found, folder.as_fd(), name, outside),
         };
         if made.is_err() && found.attributes.kind == Kind::Folder {
             self.enter(found, None);
@@ -209,12 +195,6 @@ impl Work<'_> {
         });
     }
 
-    /// An error of a place below the folder.
-    fn target(&self, action: &'static str, inside: &[u8], source: io::Error) -> FilesError {
-        let path = shown(self.to.join(OsStr::from_bytes(inside)).as_os_str().as_bytes());
-        FilesError::Target { action, path, source }
-    }
-
     fn make(
         &mut self,
         bytes: &mut dyn Read,
@@ -224,98 +204,51 @@ impl Work<'_> {
         outside: &[u8],
     ) -> Result<(), FilesError> {
         let of = &found.attributes;
+        let target = Target { to: self.to, inside: &found.path, folder, name };
         match of.kind {
             Kind::Folder => {
-                fs::mkdirat(folder, name, Mode::from_raw_mode(0o700))
-                    .map_err(|e| self.target("make", &found.path, e.into()))?;
-                let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let made = fs::openat(folder, name, flags, Mode::empty())
-                    .map_err(|e| self.target("open", &found.path, e.into()))?;
+                let made = target.make_folder()?;
                 self.dresser.done.folders = self.dresser.done.folders.saturating_add(1);
                 self.enter(found, Some(made));
-                Ok(())
             }
-            Kind::File if found.is_again => self.again(found, folder, name),
+            Kind::File if found.is_again => {
+                if !self.made.contains(&self.hasher.hash_one(&found.target)) {
+                    let reason = "the file that it is another name of is not delivered";
+                    return Err(FilesError::of_fault(outside, Fault::unsupported(reason)));
+                }
+                target.make_again(&self.root, &found.target)?;
+                self.dresser.done.files = self.dresser.done.files.saturating_add(1);
+            }
             Kind::File => {
-                let file = self.file(bytes, found, folder, name)?;
+                let file =
+                    target.make_file(of.size, |file| self.fill(bytes, of.size, file, target))?;
                 self.made.insert(self.hasher.hash_one(&found.path));
                 self.dresser.done.files = self.dresser.done.files.saturating_add(1);
                 self.dresser.done.bytes = self.dresser.done.bytes.saturating_add(of.size);
                 self.dresser.dress(file.as_fd(), of, Ok(&found.xattrs), outside);
-                Ok(())
             }
             Kind::Link => {
-                let goal = CString::new(found.target.as_slice()).map_err(|_| {
-                    let fault = Fault::damaged("the link's target has a NUL in it");
-                    FilesError::of_fault(outside, fault)
-                })?;
-                fs::symlinkat(&*goal, folder, name)
-                    .map_err(|e| self.target("make", &found.path, e.into()))?;
+                target.make_link(found.target.clone(), outside)?;
                 self.dresser.done.links = self.dresser.done.links.saturating_add(1);
-                self.dresser.owner_by_name(folder, name, of, outside);
-                self.dresser.times_by_name(folder, name, of, outside);
-                Ok(())
+                self.dresser.dress_by_name(target, of, outside);
             }
-            _ => self.special(found, folder, name, outside),
+            _ => {
+                target.make_special(of, self.dresser.options.trusted, outside)?;
+                self.dresser.done.others = self.dresser.done.others.saturating_add(1);
+                self.dresser.dress_by_name(target, of, outside);
+            }
         }
-    }
-
-    /// Another name of a file that was made before.
-    fn again(
-        &mut self,
-        found: &Found,
-        folder: BorrowedFd<'_>,
-        name: &OsStr,
-    ) -> Result<(), FilesError> {
-        if !self.made.contains(&self.hasher.hash_one(&found.target)) {
-            let fault = Fault::unsupported("the file that it is another name of is not delivered");
-            return Err(FilesError::of_fault(&[b"/", found.path.as_slice()].concat(), fault));
-        }
-        let cut = found.target.iter().rposition(|byte| *byte == b'/');
-        let (above, first) = match cut {
-            Some(cut) => found.target.split_at(cut),
-            None => (&b"."[..], found.target.as_slice()),
-        };
-        let first = OsStr::from_bytes(first.strip_prefix(b"/").unwrap_or(first));
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        fs::openat2(&self.root, OsStr::from_bytes(above), flags, Mode::empty(), within)
-            .and_then(|from| fs::linkat(from, first, folder, name, AtFlags::empty()))
-            .map_err(|error| self.target("link", &found.path, error.into()))?;
-        self.dresser.done.files = self.dresser.done.files.saturating_add(1);
         Ok(())
-    }
-
-    fn file(
-        &mut self,
-        bytes: &mut dyn Read,
-        found: &Found,
-        folder: BorrowedFd<'_>,
-        name: &OsStr,
-    ) -> Result<OwnedFd, FilesError> {
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(folder, name, flags, Mode::from_raw_mode(0o600))
-            .map_err(|error| self.target("make", &found.path, error.into()))?;
-        if let Err(error) = self.fill(bytes, found, &file) {
-            fs::unlinkat(folder, name, AtFlags::empty())
-                .map_err(|error| self.target("remove", &found.path, error.into()))?;
-            return Err(error);
-        }
-        Ok(file)
     }
 
     /// Writes the bytes of a file, all of them.
     fn fill(
         &mut self,
         bytes: &mut dyn Read,
-        found: &Found,
+        size: u64,
         file: &OwnedFd,
+        target: Target<'_>,
     ) -> Result<(), FilesError> {
-        let size = found.attributes.size;
-        let failed =
-            |work: &Self, error: rustix::io::Errno| work.target("write", &found.path, error.into());
-        fs::ftruncate(file, size).map_err(|error| failed(self, error))?;
         let mut at = 0;
         while at < size {
             if self.cancel.is_cancelled() {
@@ -327,39 +260,8 @@ impl Work<'_> {
             bytes.read_exact(part).map_err(lost)?;
             let written = write_sparse(file, at, part);
             at = at.saturating_add(length(part));
-            written.map_err(|error| failed(self, error))?;
+            written.map_err(|error| target.failed("write", error))?;
         }
-        Ok(())
-    }
-
-    /// A pipe, or a device if that is trusted.
-    fn special(
-        &mut self,
-        found: &Found,
-        folder: BorrowedFd<'_>,
-        name: &OsStr,
-        outside: &[u8],
-    ) -> Result<(), FilesError> {
-        let of = &found.attributes;
-        let (major, minor) = of.device.unwrap_or((0, 0));
-        let (kind, number) = match of.kind {
-            Kind::Pipe => (FileType::Fifo, 0),
-            kind if !self.dresser.options.trusted => {
-                let reason = format!("a {} is delivered only with --trusted", kind.in_words());
-                return Err(FilesError::of_fault(outside, Fault::unsupported(reason)));
-            }
-            Kind::BlockDevice => (FileType::BlockDevice, fs::makedev(major, minor)),
-            _ => (FileType::CharacterDevice, fs::makedev(major, minor)),
-        };
-        fs::mknodat(folder, name, kind, Mode::from_raw_mode(0o600), number)
-            .map_err(|error| self.target("make", &found.path, error.into()))?;
-        self.dresser.done.others = self.dresser.done.others.saturating_add(1);
-        self.dresser.owner_by_name(folder, name, of, outside);
-        let mode = Mode::from_raw_mode(of.mode.unwrap_or(0o600) & 0o777);
-        if let Err(error) = fs::chmodat(folder, name, mode, AtFlags::empty()) {
-            self.dresser.problem(outside, None, format!("its mode: {error}"));
-        }
-        self.dresser.times_by_name(folder, name, of, outside);
         Ok(())
     }
 }
@@ -608,6 +510,7 @@ mod tests {
     use tar::EntryType;
 
     use super::*;
+    use crate::error::shown;
 
     /// An archive of these entries: name, kind, target or bytes.
     fn packed(entries: &[(&str, EntryType, &str)], ends: bool) -> Vec<u8> {

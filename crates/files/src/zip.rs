@@ -17,12 +17,12 @@ use jiff::{Timestamp, tz::TimeZone};
 use strongroom_base::Cancel;
 
 use crate::{
-    content::{Problems, WHOLE, pieces},
+    content::{Names, Stop, WHOLE, pack, pieces, probe, unwritten, whole},
     deliver::{Delivered, why_no_name},
     error::{FilesError, shown},
     source::length,
     tree::{Attributes, Fault, Kind, Time},
-    walk::{Files, Located, Visited},
+    walk::{Files, Located},
 };
 
 /// Bytes of the list of entries, at most: it is kept until the end.
@@ -48,58 +48,30 @@ pub fn zip(
     out: &mut dyn Write,
     cancel: &Cancel,
 ) -> Result<Delivered, FilesError> {
-    let parent = what.path.len().saturating_sub(what.name().map_or(0, <[u8]>::len));
+    let names = Names::below(what);
     let mut work = Work {
         out,
         at: 0,
-        parent,
+        names,
         central: Vec::new(),
         entries: 0,
         done: Delivered::default(),
         takes_missing: false,
         buf: Vec::new(),
     };
-    let mut problems = Problems::default();
-    files.visit(what, cancel, &mut |files, visited| match visited {
-        Visited::Entry { path, node, attributes } => {
-            match work.entry(files, path, node, attributes) {
-                Err(Stop::All(error)) => return Err(error),
-                Err(Stop::This(error)) if files.reader().is_broken() => return Err(error),
-                Err(Stop::This(error)) => problems.add(path, &error),
-                Ok(()) => {}
-            }
-            Ok(())
-        }
-        Visited::Failed { path, error } => {
-            problems.add(path, &error);
-            Ok(())
-        }
+    let problems = pack(files, what, cancel, |files, path, node, attributes| {
+        work.entry(files, path, node, attributes)
     })?;
     problems.join(&mut work.done);
-    work.end().map_err(|source| FilesError::Target {
-        action: "write",
-        path: "the archive".to_owned(),
-        source,
-    })?;
+    work.end().map_err(unwritten)?;
     Ok(work.done)
-}
-
-/// What an error stops.
-enum Stop {
-    This(FilesError),
-    All(FilesError),
-}
-
-fn lost(source: io::Error) -> Stop {
-    Stop::All(FilesError::Target { action: "write", path: "the archive".to_owned(), source })
 }
 
 struct Work<'a> {
     out: &'a mut dyn Write,
     /// Bytes that were written.
     at: u64,
-    /// Bytes of a path before the names in the archive.
-    parent: usize,
+    names: Names,
     /// The list of entries at the end.
     central: Vec<u8>,
     entries: u64,
@@ -132,8 +104,7 @@ impl Work<'_> {
         node: u64,
         attributes: &Attributes,
     ) -> Result<(), Stop> {
-        let name = path.get(self.parent..).unwrap_or_default();
-        let name = name.strip_prefix(b"/").unwrap_or(name);
+        let name = self.names.of(path);
         if name.is_empty() {
             return Ok(());
         }
@@ -147,18 +118,17 @@ impl Work<'_> {
             Kind::Folder => {
                 let name = [name, b"/"].concat();
                 let external = ((0o040_000 | mode.unwrap_or(0o755)) << 16) | 0x10;
-                self.whole(&name, attributes.modified, external, &[]).map_err(lost)?;
+                self.whole(&name, attributes.modified, external, &[]).map_err(Stop::unwritten)?;
                 self.done.folders = self.done.folders.saturating_add(1);
             }
             Kind::File => {
                 let external = (0o100_000 | mode.unwrap_or(0o644)) << 16;
                 if attributes.size <= WHOLE {
-                    let whole = self.read(files, path, node, attributes.size)?;
-                    self.whole(name, attributes.modified, external, &whole).map_err(lost)?;
+                    let whole = whole(files, path, node, attributes.size, &mut self.buf)?;
+                    self.whole(name, attributes.modified, external, &whole)
+                        .map_err(Stop::unwritten)?;
                 } else {
-                    // Fails before the header, if it fails at its beginning.
-                    let mut probe = [0; 512];
-                    files.reader().read(path, node, 0, &mut probe).map_err(Stop::This)?;
+                    probe(files, path, node)?;
                     let head = Head {
                         name,
                         modified: attributes.modified,
@@ -182,23 +152,6 @@ impl Work<'_> {
             }
         }
         Ok(())
-    }
-
-    /// All bytes of a small file.
-    fn read(
-        &mut self,
-        files: &mut Files<'_>,
-        path: &[u8],
-        node: u64,
-        size: u64,
-    ) -> Result<Vec<u8>, Stop> {
-        let (mut whole, mut buf) = (Vec::new(), std::mem::take(&mut self.buf));
-        let read = pieces(files, path, node, 0..size, &mut buf, &mut |bytes| {
-            whole.extend_from_slice(bytes);
-            Ok(())
-        });
-        self.buf = buf;
-        read.map(|()| whole).map_err(Stop::This)
     }
 
     /// An entry whose bytes are at hand.
@@ -238,7 +191,7 @@ impl Work<'_> {
         mut head: Head<'_>,
     ) -> Result<(), Stop> {
         let offset = self.at;
-        self.put(&head.local()).map_err(lost)?;
+        self.put(&head.local()).map_err(Stop::unwritten)?;
         let begun = self.at;
         let mut digest = Digest::new(CrcAlgorithm::Crc32IsoHdlc);
         let mut buf = std::mem::take(&mut self.buf);
@@ -251,7 +204,7 @@ impl Work<'_> {
         });
         self.buf = buf;
         read.map_err(Stop::All)?;
-        self.block(1, &[]).map_err(lost)?;
+        self.block(1, &[]).map_err(Stop::unwritten)?;
         head.crc = low_32(digest.finalize());
         head.packed = self.at.saturating_sub(begun);
         let mut after = Vec::new();
@@ -264,7 +217,7 @@ impl Work<'_> {
                 after.extend(low_32(size).to_le_bytes());
             }
         }
-        self.put(&after).and_then(|()| self.list(&head, offset)).map_err(lost)
+        self.put(&after).and_then(|()| self.list(&head, offset)).map_err(Stop::unwritten)
     }
 
     /// A block of `deflate` as it is: whether it is the last, its length, the same inverted, its bytes.

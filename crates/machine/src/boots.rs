@@ -226,7 +226,7 @@ fn read(bytes: &[u8]) -> std::result::Result<Boot, String> {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use strongroom_reports::{BootVerdict, ExpectedBy, Rung, RungOutcome, RungReport};
+    use strongroom_reports::{BootPicture, BootVerdict, ExpectedBy, Rung, RungOutcome, RungReport};
 
     use super::*;
 
@@ -249,9 +249,16 @@ mod tests {
             expected_by: ExpectedBy::Agent,
             reached: Some(Rung::Agent),
             reason: None,
+            damage: None,
             start_seconds: 0.5,
             rungs: vec![rung],
             screenshot: Some("image/png".to_owned()),
+            picture: Some(BootPicture {
+                hash: "00ff".repeat(8),
+                compared_with: Some(point),
+                distance: Some(3),
+                is_alike: Some(true),
+            }),
             console_bytes: 7,
             read_bytes: 65536,
             written_bytes: 0,
@@ -279,6 +286,23 @@ mod tests {
             // What is damaged is refused or has what was whole.
             drop(read(bytes.get(..cut).unwrap_or_default()));
         }
+    }
+
+    #[test]
+    fn a_verification_of_an_earlier_version_is_read() {
+        let mut report = serde_json::to_value(example().report).expect("JSON");
+        let mut summary = serde_json::to_value(example().report.summary()).expect("JSON");
+        for (object, names) in
+            [(&mut report, ["picture", "damage"]), (&mut summary, ["picture_hash"; 2])]
+        {
+            names
+                .iter()
+                .for_each(|name| drop(object.as_object_mut().expect("an object").remove(*name)));
+        }
+        let report: BootReport = serde_json::from_value(report).expect("a report");
+        assert_eq!((report.picture, report.damage), (None, None));
+        let summary: BootSummary = serde_json::from_value(summary).expect("a summary");
+        assert_eq!(summary.picture_hash, None);
     }
 
     #[test]

@@ -47,18 +47,58 @@ pub struct ListAsk {
     pub xattrs: bool,
 }
 
+/// Which bytes of a file whose size is not known yet (RFC 9110, 14.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteAsk {
+    /// From one byte to another, both of them included.
+    From {
+        /// The first.
+        first: u64,
+        /// The last; that of the file, if none is named.
+        last: Option<u64>,
+    },
+    /// This number of bytes at the end.
+    Last(u64),
+}
+
+impl ByteAsk {
+    /// The first byte of a file of `size` bytes that is meant, and the one after the last. None if the file has none of
+    /// them.
+    pub fn of(self, size: u64) -> Option<(u64, u64)> {
+        match self {
+            Self::From { first, last } => {
+                let end = last.map_or(size, |last| last.saturating_add(1).min(size));
+                (first < end).then_some((first, end))
+            }
+            Self::Last(0) => None,
+            Self::Last(count) => Some((size.saturating_sub(count), size)),
+        }
+    }
+}
+
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileStream {
-    /// The bytes of a file: from one offset to a last one, if only a part is wanted.
+    /// The bytes of a file.
     Content {
-        /// The first byte, and the last if it is named.
-        range: Option<(u64, Option<u64>)>,
+        /// Which of them, if only a part is wanted.
+        range: Option<ByteAsk>,
     },
     /// An archive of all below a path.
     Archive(ArchiveFormat),
     /// A line of JSON for each file below a path.
     Tree,
+}
+
+/// What of a file is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The bytes that were asked for: the first, and the one after the last.
+    Bytes(u64, u64),
+    /// Nothing: the file has none of the bytes that were asked for.
+    Nothing,
 }
 
 /// What is known before the first byte is sent.
@@ -68,8 +108,8 @@ pub struct FileHead {
     pub name: Vec<u8>,
     /// Bytes of the whole file; none of a stream whose length nobody knows.
     pub size: Option<u64>,
-    /// The first byte that is sent and the one after the last, if it is a part.
-    pub range: Option<(u64, u64)>,
+    /// What of the file is sent.
+    pub part: Part,
 }
 
 /// Takes what is sent: first its head, then bytes.

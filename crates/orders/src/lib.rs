@@ -52,7 +52,8 @@ mod watch;
 
 pub use accounts::StorageAccounts;
 pub use files::{
-    FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, PointFiles, SentFiles,
+    ByteAsk, FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, Part, PointFiles,
+    SentFiles,
 };
 pub use id::OrderId;
 pub use keeper::{

@@ -151,6 +151,32 @@ pub enum ExpectedBy {
     Default,
 }
 
+/// Stored data that is damaged, as a boot verification has found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootDamage {
+    /// The step that the machine was on its way to.
+    pub step: Rung,
+    /// The disk.
+    pub disk: String,
+    /// The code of the error: that which a restore has.
+    pub code: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// What the screen of a machine looks like, beside that of an earlier verification of its item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootPicture {
+    /// A hash of 128 bits that changes little if the picture does, in hexadecimal digits.
+    pub hash: String,
+    /// The newest other recovery point of the item that came as far as expected and has a picture.
+    pub compared_with: Option<PointId>,
+    /// In how many bits the hash differs from that of the other one.
+    pub distance: Option<u32>,
+    /// Whether both look alike.
+    pub is_alike: Option<bool>,
+}
+
 /// A boot verification; also the stable JSON of the command line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BootReport {
@@ -174,12 +200,18 @@ pub struct BootReport {
     pub reached: Option<Rung>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// The damage that was found first: stored data of the recovery point that cannot be read.
+    #[serde(default)]
+    pub damage: Option<BootDamage>,
     /// Seconds from the begin until the machine was started.
     pub start_seconds: f64,
     /// Every rung.
     pub rungs: Vec<RungReport>,
     /// The format of the picture of the screen, if there is one.
     pub screenshot: Option<String>,
+    /// What the picture looks like, if there is one that can be read.
+    #[serde(default)]
+    pub picture: Option<BootPicture>,
     /// Bytes that the machine wrote on its console.
     pub console_bytes: u64,
     /// Different bytes of the recovery point that it read, in whole blocks.
@@ -209,6 +241,9 @@ pub struct BootSummary {
     pub reached_seconds: Option<f64>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// The hash of the picture of its screen.
+    #[serde(default)]
+    pub picture_hash: Option<String>,
 }
 
 impl BootReport {
@@ -223,6 +258,7 @@ impl BootReport {
             reached: self.reached,
             reached_seconds: highest.and_then(|one| one.seconds),
             reason: self.reason.clone(),
+            picture_hash: self.picture.as_ref().map(|picture| picture.hash.clone()),
         }
     }
 }

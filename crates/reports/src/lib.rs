@@ -20,13 +20,14 @@ mod verify;
 
 pub use backup::{BackupReport, DiskBackupReport, MachineBackupReport, SuspicionReport};
 pub use boot::{
-    BootReport, BootSummary, BootVerdict, DrillReport, DrilledMachine, ExpectedBy, NoRung, Rung,
-    RungOutcome, RungReport,
+    BootDamage, BootPicture, BootReport, BootSummary, BootVerdict, DrillReport, DrilledMachine,
+    ExpectedBy, NoRung, Rung, RungOutcome, RungReport,
 };
 pub use reclaim::{HeldPoint, ReclaimReport, RemovedPoint, WhyHeld};
 pub use restore::{
-    Decided, DiskRestoreReport, DisksReport, FinishReport, FinishedDisk, InstantReport, LeftBehind,
-    MachineRestoreReport, PowerState, RestoreKind, RestoreReport, RestoredDisk,
+    Decided, DiskRestoreReport, DisksReport, FinishReport, FinishedDisk, InstantPhase,
+    InstantReport, LeftBehind, MachineRestoreReport, PhaseReport, PowerState, RestoreKind,
+    RestoreReport, RestoredDisk,
 };
 pub use verify::{
     CopyState, DamagedDisk, DamagedObject, DamagedPoint, FailedRepair, LostRange, ObjectKind,

@@ -164,7 +164,7 @@ pub struct MachineRestoreReport {
 }
 
 /// How a machine ran while its disks were restored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InstantReport {
     /// How long after the beginning libvirt had started it; none if an earlier attempt had.
     pub started_seconds: Option<f64>,
@@ -172,6 +172,50 @@ pub struct InstantReport {
     pub paused_seconds: f64,
     /// How often it was resumed after it had been stopped by an error of its disks.
     pub resumed: u64,
+    /// What was done, in order, and how long each phase took; what an earlier attempt has done is not there.
+    #[serde(default)]
+    pub phases: Vec<PhaseReport>,
+}
+
+/// A phase of an instant restore.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhaseReport {
+    /// Which.
+    pub phase: InstantPhase,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What an instant restore does, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstantPhase {
+    /// It plans, and serves the recovery point to the host.
+    Connect,
+    /// It makes the machine known, on overlays.
+    Define,
+    /// It starts the machine.
+    Start,
+    /// It writes the recovery point to the disks, while the machine runs.
+    Fill,
+    /// It copies what the machine has written meanwhile, and changes it over to the disks.
+    Pivot,
+    /// It removes what it has made besides.
+    Finish,
+}
+
+impl InstantPhase {
+    /// The word in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Define => "define",
+            Self::Start => "start",
+            Self::Fill => "fill",
+            Self::Pivot => "pivot",
+            Self::Finish => "finish",
+        }
+    }
 }
 
 /// The decision about replaced disks.

@@ -62,6 +62,7 @@ pub fn status_of(code: &Code) -> StatusCode {
         (&codes::REQUEST_CHANGED, StatusCode::PRECONDITION_FAILED),
         (&codes::REQUEST_METHOD, StatusCode::METHOD_NOT_ALLOWED),
         (&codes::REQUEST_TOO_LARGE, StatusCode::PAYLOAD_TOO_LARGE),
+        (&codes::REQUEST_RANGE, StatusCode::RANGE_NOT_SATISFIABLE),
         (&codes::REQUEST_MEDIA_TYPE, StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ] {
         if code.name == special.name {

@@ -14,6 +14,7 @@ use crate::{
     error::{FaceError, Failure},
     out::{Format, Out},
     progress::{Shown, Style},
+    signals::Stopping,
 };
 
 /// Which key, as the user named it.
@@ -54,6 +55,8 @@ pub(crate) struct Context {
     pub(crate) out: Out,
     /// Raised when it should stop.
     pub(crate) cancel: Cancel,
+    /// What else signals do to it.
+    pub(crate) stopping: Stopping,
     /// The clock.
     pub(crate) clock: SystemClock,
     /// Randomness.
@@ -82,6 +85,7 @@ impl Context {
         Ok(Self {
             out: Out::new(format, quiet),
             cancel,
+            stopping: Stopping::default(),
             clock: SystemClock,
             entropy: SystemEntropy,
             of_server: global.context.clone(),

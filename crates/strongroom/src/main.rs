@@ -107,7 +107,7 @@ fn run(arguments: &[OsString]) -> ExitCode {
         Ok(context) => context,
         Err(failure) => return fail(Context::early_out(cli.global.output), &failure),
     };
-    signals::watch(cancel);
+    signals::watch(cancel, &context.stopping);
     match cli.command.run(&context) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(context.out, &failure.of_server(context.asked.get())),

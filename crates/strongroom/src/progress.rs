@@ -7,7 +7,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strongroom_base::{Clock, Progress, Snapshot, Things, start_thread};
+use strongroom_base::{Clock, Passed, Progress, Snapshot, Things, start_thread};
 
 use crate::{human, out::tell};
 
@@ -15,6 +15,8 @@ use crate::{human, out::tell};
 const FRAME: Duration = Duration::from_millis(100);
 /// How often a line is written where there is no terminal.
 const LINE: Duration = Duration::from_secs(10);
+/// How often it is looked there whether a phase has ended.
+const STEP: Duration = Duration::from_millis(500);
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +62,25 @@ impl Drop for Shown {
 
 fn lines(progress: &Progress, clock: &dyn Clock, wait: &dyn Fn(Duration) -> bool) {
     let start = clock.monotonic();
-    while wait(LINE) {
-        let seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
-        tell(&(line(&progress.snapshot(), seconds) + "\n"));
+    let (mut last, mut seen) = (start, 0);
+    while wait(STEP) {
+        tell(&phases(progress, &mut seen));
+        let now = clock.monotonic();
+        if now.saturating_sub(last) >= LINE {
+            let seconds = now.saturating_sub(start).as_secs_f64();
+            tell(&(line(&progress.snapshot(), seconds) + "\n"));
+            last = now;
+        }
     }
+    tell(&phases(progress, &mut seen));
+}
+
+/// A line for each phase that has ended since this was asked last.
+fn phases(progress: &Progress, seen: &mut usize) -> String {
+    let passed = progress.passed(*seen);
+    *seen = seen.saturating_add(passed.len());
+    let line = |it: &Passed| format!("{}: {}\n", it.name, human::seconds(it.took.as_secs_f64()));
+    passed.iter().map(line).collect()
 }
 
 /// How far it has come, in hundredths; none as long as nobody knows how far it goes.
@@ -141,7 +158,12 @@ fn bar(progress: &Progress, wait: &dyn Fn(Duration) -> bool) {
         bar.set_style(style);
     }
     let terminal = console::Term::stderr();
+    let mut seen = 0;
     while wait(FRAME) {
+        let passed = phases(progress, &mut seen);
+        if !passed.is_empty() {
+            bar.suspend(|| tell(&passed));
+        }
         let now = progress.snapshot();
         bar.set_length(now.total_bytes);
         bar.set_position(now.done_bytes);
@@ -150,6 +172,7 @@ fn bar(progress: &Progress, wait: &dyn Fn(Duration) -> bool) {
         bar.tick();
     }
     bar.finish_and_clear();
+    tell(&phases(progress, &mut seen));
 }
 
 #[cfg(test)]
@@ -176,6 +199,18 @@ mod tests {
         assert_eq!(text, "marking 25 %, 3 of 12 recovery points");
         progress.count(Stage::Waiting, Things::Backups, 0, 0);
         assert_eq!(line(&progress.snapshot(), 10.0), "waiting");
+    }
+
+    #[test]
+    fn a_phase_is_said_once_it_has_ended() {
+        let (progress, mut seen) = (Progress::new(), 0);
+        assert_eq!(phases(&progress, &mut seen), "");
+        progress.pass("connect", Duration::from_millis(300));
+        progress.pass("define", Duration::from_millis(1250));
+        assert_eq!(phases(&progress, &mut seen), "connect: 0.3 s\ndefine: 1.2 s\n");
+        progress.pass("fill", Duration::from_secs(65));
+        assert_eq!(phases(&progress, &mut seen), "fill: 1 min 05 s\n");
+        assert_eq!(phases(&progress, &mut seen), "");
     }
 
     #[test]

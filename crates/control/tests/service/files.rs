@@ -18,7 +18,8 @@ use strongroom_control::{
     rights::{Caller, Grant},
 };
 use strongroom_orders::{
-    FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, PointFiles, Result, SentFiles,
+    FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, Part, PointFiles, Result,
+    SentFiles,
 };
 
 use crate::world::World;
@@ -64,7 +65,7 @@ impl PointFiles for Files {
         if path == b"/missing" {
             return Err(fails());
         }
-        to.begin(FileHead { name: b"x".to_vec(), size: None, range: None });
+        to.begin(FileHead { name: b"x".to_vec(), size: None, part: Part::Whole });
         AT_WORK.fetch_add(1, Ordering::SeqCst);
         let mut sent = to.write_all(b"first");
         while path == b"/endless" && sent.is_ok() && !leash.cancel().is_cancelled() {

@@ -122,6 +122,13 @@ impl Ladder {
         self.reached.keys().next_back().copied().filter(|rung| *rung >= Rung::PowerOn)
     }
 
+    /// The rung that the machine is on its way to.
+    pub(super) fn next(&self) -> Rung {
+        let highest = self.highest();
+        let above = |rung: &Rung| *rung >= Rung::PowerOn && Some(*rung) > highest;
+        Rung::ALL.into_iter().find(above).unwrap_or(Rung::Script)
+    }
+
     /// Whether a rung was reached, by itself or by one above it.
     pub(super) fn has(&self, rung: Rung) -> bool {
         self.highest().is_some_and(|highest| highest >= rung)

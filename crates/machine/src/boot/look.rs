@@ -11,7 +11,7 @@ use strongroom_format::Manifest;
 use strongroom_reports::Rung;
 use strongroom_vault::Vault;
 
-use super::ladder::Ladder;
+use super::{damage::Damages, ladder::Ladder};
 use crate::{MachineError, error::Result};
 
 /// Bytes that are read at a time.
@@ -33,6 +33,7 @@ pub(super) fn digests(
     vault: &Arc<Vault>,
     point: &Manifest,
     ladder: &mut Ladder,
+    damages: &Damages,
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<()> {
@@ -43,6 +44,7 @@ pub(super) fn digests(
         match read(&disk, progress, cancel) {
             Ok(bytes) => sum = sum.saturating_add(bytes),
             Err(MachineError::Disk(error)) => {
+                damages.note(&record.name, &error);
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
                 let cause = cause.unwrap_or_default();
                 ladder.miss(Rung::Digests, format!("disk {}: {error}{cause}", record.name));
@@ -89,11 +91,18 @@ pub(super) fn file_systems(
     point: &Manifest,
     reader: &ReaderCommand,
     ladder: &mut Ladder,
+    damages: &Damages,
 ) {
     let mut files = match PointFiles::open(vault, point, None, reader, Limits::default()) {
         Ok(files) => files,
-        Err(error) => return ladder.miss(Rung::FileSystems, error.with_causes()),
+        Err(error) => {
+            damages.note_files(&error);
+            return ladder.miss(Rung::FileSystems, error.with_causes());
+        }
     };
+    if let Some(error) = files.reader().missed() {
+        damages.note_files(&error);
+    }
     let (mut opened, mut left) = (Vec::new(), Vec::new());
     for volume in files.volumes().to_vec() {
         let place = files.place(&volume);
@@ -108,6 +117,7 @@ pub(super) fn file_systems(
                     left.push(format!("{place}: {reason}"));
                 }
                 Err(error) => {
+                    damages.note_files(&error);
                     let words = error.with_causes();
                     return ladder.miss(Rung::FileSystems, format!("{place}: {words}"));
                 }

@@ -14,8 +14,10 @@
 //! [`ladder`]'s. Must not know where results are kept, or what follows from them.
 
 mod console;
+mod damage;
 mod ladder;
 mod look;
+mod picture;
 mod place;
 mod questions;
 mod together;
@@ -40,12 +42,13 @@ use strongroom_hypervisor::{
     TpmBackend, Uuid,
     agent::{self, GuestAgent},
 };
-use strongroom_reports::{BootReport, BootSummary, BootVerdict, ExpectedBy, Rung};
+use strongroom_reports::{BootDamage, BootReport, BootSummary, BootVerdict, ExpectedBy, Rung};
 use strongroom_vault::Vault;
 
 pub use self::together::Together;
 use self::{
     console::Console,
+    damage::Damages,
     ladder::{Ladder, Seen},
     place::Place,
     together::OnItsWay,
@@ -143,10 +146,12 @@ pub fn verify(
         expectation(point.id, point.consistency, history, request.asked());
     place::clean(connection, &request.folder, &request.places)?;
     check_free(&old.name, &request.folder)?;
-    let mut ladder = Ladder::default();
-    look_first(vault, point, request, &mut ladder, progress, cancel)?;
+    let (mut ladder, damages) = (Ladder::default(), Damages::new());
+    look_first(vault, point, request, &mut ladder, &damages, progress, cancel)?;
     progress.set_stage(Stage::Starting);
-    let set = Set { vault, connection, point, configuration: &configuration, old: &old, request };
+    damages.at(Rung::PowerOn);
+    let (configuration, old) = (&configuration, &old);
+    let set = Set { vault, connection, point, configuration, old, request, damages: &damages };
     let started = set.start()?;
     let start_seconds = clock.monotonic().saturating_sub(began).as_secs_f64();
     let until = match expected_by {
@@ -155,7 +160,16 @@ pub fn verify(
     };
     let goal = Goal { expected, until };
     let watched = started.watch(&mut ladder, goal, on_its_way, progress, cancel)?;
-    let reason = watched.verdict(&ladder, expected);
+    let damage = damages.first();
+    let reason = match &damage {
+        // Whatever it has reached without that.
+        Some(BootDamage { step, disk, reason, .. }) => {
+            let reason = format!("disk {disk} of the recovery point is damaged: {reason}");
+            ladder.miss(*step, reason.clone());
+            Some(format!("{step}: {reason}"))
+        }
+        None => watched.verdict(&ladder, expected),
+    };
     let report = BootReport {
         recovery_point: point.id,
         item: point.item.clone(),
@@ -169,6 +183,11 @@ pub fn verify(
         start_seconds,
         rungs: ladder.report(expected, &watched.ended),
         reason,
+        damage,
+        picture: watched
+            .screenshot
+            .as_ref()
+            .and_then(|picture| picture::compare(picture, point.id, history)),
         screenshot: watched.screenshot.as_ref().map(|picture| picture.kind.clone()),
         console_bytes: watched.console_bytes,
         read_bytes: watched.trace.blocks().saturating_mul(BLOCK_SIZE_U64),
@@ -225,18 +244,20 @@ fn look_first(
     point: &Manifest,
     request: &BootRequest,
     ladder: &mut Ladder,
+    damages: &Damages,
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<()> {
     if request.read_all {
-        look::digests(vault, point, ladder, progress, cancel)?;
+        look::digests(vault, point, ladder, damages, progress, cancel)?;
     } else {
         let reason = "not asked for; what the machine reads is checked";
         ladder.skip(Rung::Digests, reason);
     }
     progress.set_stage(Stage::Checking);
+    damages.at(Rung::FileSystems);
     match &request.reader {
-        Some(reader) => look::file_systems(vault, point, reader, ladder),
+        Some(reader) => look::file_systems(vault, point, reader, ladder, damages),
         None => ladder.skip(Rung::FileSystems, "not asked for"),
     }
     Ok(())
@@ -250,6 +271,7 @@ struct Set<'a> {
     configuration: &'a Configuration,
     old: &'a Machine,
     request: &'a BootRequest,
+    damages: &'a Arc<Damages>,
 }
 
 /// A machine that runs, and all that goes with it.
@@ -377,7 +399,8 @@ impl Set<'_> {
                 let point = self.point.id.to_string();
                 MachineError::Configuration { point, reason: error.to_string() }
             })?;
-            let disk = recorder.watch(&record.name, Arc::new(disk));
+            let disk = self.damages.watch(&record.name, Arc::new(disk));
+            let disk = recorder.watch(&record.name, disk);
             exports.push(Export { name: record.name.clone(), disk: Arc::new(Shown::new(disk)) });
             disks.push(record.name.clone());
         }
@@ -562,6 +585,7 @@ impl Started<'_> {
             let now = clock.monotonic();
             let since = now.saturating_sub(began);
             ladder.look(&seen, since.as_secs_f64());
+            self.set.damages.at(ladder.next());
             if ladder.has(Rung::Agent) && self.ask(ladder, began) {
                 return Ok(("it came as far as was asked".to_owned(), false));
             }
@@ -718,6 +742,7 @@ mod tests {
             reached: Some(reached),
             reached_seconds: None,
             reason: None,
+            picture_hash: None,
         };
         let (crash, frozen) = (Consistency::Crash, Consistency::FileSystem);
         let none = expectation(id('N'), crash, &[], None);

@@ -350,7 +350,7 @@ fn report(
         left_behind: plan.left_behind.clone(),
         safety_point: None,
         notes: plan.notes.clone(),
-        instant: done.instant,
+        instant: done.instant.clone(),
         seconds,
     }
 }

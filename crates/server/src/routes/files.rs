@@ -9,15 +9,18 @@ use axum::{
     Json,
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
 use futures::stream;
 use serde::Deserialize;
-use strongroom_api::{ArchiveFormat, FileLine, FileListing, FileReport, OfVolume, PointVolumes};
+use strongroom_api::{
+    ArchiveFormat, ErrorAnswer, FileLine, FileListing, FileReport, OfVolume, PointVolumes,
+};
+use strongroom_base::message;
 use strongroom_control::FileDownload;
-use strongroom_orders::{FileAsk, FileHead, FileStream, ListAsk};
+use strongroom_orders::{ByteAsk, FileAsk, FileHead, FileStream, ListAsk, Part};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -135,22 +138,25 @@ impl FileParams {
 
 /// Download a file of a recovery point
 ///
-/// A link is followed inside of the file system. A `Range` of bytes (`bytes=FIRST-LAST`, `bytes=FIRST-`) is honoured. If
-/// the file cannot be read to its end, the answer is cut off before the length that it names.
+/// A link is followed inside of the file system. A `Range` of bytes (`bytes=FIRST-LAST`, `bytes=FIRST-`, `bytes=-COUNT` for
+/// the end of the file) is honoured; several ranges, other units and what is no range are ignored, and so is a range with
+/// `If-Range`. If the file cannot be read to its end, the answer is cut off before the length that it names.
 #[utoipa::path(get, path = "/items/{item}/recovery-points/{point}/files/content", tag = "files",
     params(FileParams),
     responses(
         (status = 200, description = "The bytes of the file.", content_type = "application/octet-stream", body = String),
-        (status = 206, description = "The part of the file that `Range` names.", content_type = "application/octet-stream", body = String)),
+        (status = 206, description = "The part of the file that `Range` names.", content_type = "application/octet-stream", body = String),
+        (status = 416, description = "The file has none of the bytes that `Range` names: `Content-Range` has its size.", body = ErrorAnswer)),
     extensions(("x-operation" = json!("item.read_files"))))]
 async fn read_file(
     State(app): State<App>,
     Who(caller): Who,
     Names((item, point)): Names<(String, String)>,
     Params(params): Params<FileParams>,
+    method: Method,
     headers: HeaderMap,
 ) -> Done<Response> {
-    let what = FileStream::Content { range: range(&headers) };
+    let what = FileStream::Content { range: range(&method, &headers) };
     let download = begin(&app, &caller, (&item, &point), params.file()?, what).await?;
     Ok(answer(download, "application/octet-stream"))
 }
@@ -274,17 +280,28 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
     pairs.collect()
 }
 
-/// The part that is asked for. What is not understood is not asked for.
-fn range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
-    let text = headers.get(header::RANGE)?.to_str().ok()?;
-    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
-    let number =
-        |text: &str| text.bytes().all(|it| it.is_ascii_digit()).then(|| text.parse().ok())?;
-    let first = number(first)?;
-    match last {
-        "" => Some((first, None)),
-        last => Some((first, Some(number(last)?))),
+/// The part that is asked for (RFC 9110, 14.2): one range of bytes. Several, those of other units, what is no range, and one
+/// that is to hold for a version only (`If-Range`; files have none here) are not asked for.
+fn range(method: &Method, headers: &HeaderMap) -> Option<ByteAsk> {
+    if method != Method::GET || headers.contains_key(header::IF_RANGE) {
+        return None;
     }
+    let mut values = headers.get_all(header::RANGE).iter();
+    let (text, more) = (values.next()?.to_str().ok()?, values.next());
+    let (unit, text) = text.split_once('=').filter(|_| more.is_none())?;
+    let (first, last) = text.trim_matches([' ', '\t']).split_once('-')?;
+    // A number that is too large lies beyond every end.
+    let number = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+        is_number.then(|| text.parse().unwrap_or(u64::MAX))
+    };
+    let ask = match (first, last) {
+        ("", last) => ByteAsk::Last(number(last)?),
+        (first, "") => ByteAsk::From { first: number(first)?, last: None },
+        (first, last) => ByteAsk::From { first: number(first)?, last: Some(number(last)?) },
+    };
+    let is_backwards = matches!(ask, ByteAsk::From { first, last: Some(last) } if last < first);
+    (unit.eq_ignore_ascii_case("bytes") && !is_backwards).then_some(ask)
 }
 
 async fn begin(
@@ -303,7 +320,10 @@ async fn begin(
 
 /// What is sent, as an answer.
 fn answer(download: FileDownload, kind: &'static str) -> Response {
-    let FileHead { name, size, range } = download.head.clone();
+    let FileHead { name, size, part } = download.head.clone();
+    if part == Part::Nothing {
+        return unsatisfiable(size.unwrap_or_default());
+    }
     let body = stream::unfold(download, |mut download| async move {
         let part = download.next().await?;
         let part: io::Result<Bytes> = part.map(Bytes::from);
@@ -315,21 +335,39 @@ fn answer(download: FileDownload, kind: &'static str) -> Response {
     let mut answer = Body::from_stream(body).into_response();
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    if let Ok(value) = HeaderValue::try_from(disposition(&name, kind)) {
-        headers.insert(header::CONTENT_DISPOSITION, value);
-    }
+    insert(headers, header::CONTENT_DISPOSITION, &disposition(&name, kind));
     if let Some(size) = size {
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        let length = range.map_or(size, |(first, end)| end.saturating_sub(first));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        if let Some((first, end)) = range {
+        let mut length = size;
+        if let Part::Bytes(first, end) = part {
+            length = end.saturating_sub(first);
             let last = end.saturating_sub(1);
-            if let Ok(value) = HeaderValue::try_from(format!("bytes {first}-{last}/{size}")) {
-                headers.insert(header::CONTENT_RANGE, value);
-            }
+            insert(headers, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
+        }
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        if part != Part::Whole {
             *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
     }
+    answer
+}
+
+/// A header whose value is made here, and so has only letters that one may have.
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// The answer when a file of this size has none of the bytes that are asked for.
+fn unsatisfiable(size: u64) -> Response {
+    let message = message!(
+        REQUEST_RANGE,
+        "the file has {size_bytes} bytes, and none of those that are asked for",
+        size_bytes = size
+    );
+    let mut answer = Failure::from(message).into_response();
+    insert(answer.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{size}"));
     answer
 }
 
@@ -365,6 +403,52 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_range_of_bytes_is_understood_and_all_else_is_not_asked_for() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RANGE, HeaderValue::try_from(text).expect("a value"));
+            range(&Method::GET, &headers)
+        };
+        let from = |first, last| Some(ByteAsk::From { first, last });
+        assert_eq!(of("bytes=0-0"), from(0, Some(0)));
+        assert_eq!(of("bytes=100-"), from(100, None));
+        assert_eq!(of("BYTES= 5-9\t"), from(5, Some(9)));
+        assert_eq!(of("bytes=-500"), Some(ByteAsk::Last(500)));
+        assert_eq!(of("bytes=-0"), Some(ByteAsk::Last(0)));
+        assert_eq!(of("bytes=99999999999999999999-"), from(u64::MAX, None));
+        assert_eq!(of("bytes=1-99999999999999999999"), from(1, Some(u64::MAX)));
+        for other in [
+            "bytes=0-1,3-4",
+            "bytes=0-1,",
+            "bytes=-5,0-1",
+            "bytes=-",
+            "bytes=",
+            "bytes",
+            "",
+            "bytes=5-4",
+            "bytes=a-b",
+            "bytes=--5",
+            "bytes=+1-2",
+            "bytes=1-2-3",
+            "bytes=1 - 2",
+            "items=0-1",
+            "0-1",
+            "bytes=0x1-2",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.append(header::RANGE, HeaderValue::from_static("bytes=0-1"));
+        assert_eq!(range(&Method::HEAD, &headers), None);
+        headers.append(header::RANGE, HeaderValue::from_static("bytes=2-3"));
+        assert_eq!(range(&Method::GET, &headers), None);
+        headers.remove(header::RANGE);
+        headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-1"));
+        headers.insert(header::IF_RANGE, HeaderValue::from_static("\"x\""));
+        assert_eq!(range(&Method::GET, &headers), None);
+    }
+
+    #[test]
     fn names_in_headers_are_harmless() {
         let of = |name: &[u8]| disposition(name, "application/octet-stream");
         assert_eq!(of(b"a.txt"), "attachment; filename=\"a.txt\"; filename*=UTF-8''a.txt");
@@ -379,23 +463,6 @@ mod tests {
         assert_eq!(of(b""), "attachment; filename=\"files\"; filename*=UTF-8''files");
         let tar = disposition(b".tar", "application/x-tar");
         assert_eq!(tar, "attachment; filename=\"files.tar\"; filename*=UTF-8''files.tar");
-    }
-
-    #[test]
-    fn ranges_that_are_not_understood_are_not_asked_for() {
-        for (text, is) in [
-            ("bytes=0-9", Some((0, Some(9)))),
-            ("bytes=10-", Some((10, None))),
-            ("bytes=-5", None),
-            ("bytes=1-2,4-5", None),
-            ("bytes=+1-2", None),
-            ("lines=1-2", None),
-            ("bytes=99999999999999999999-", None),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RANGE, HeaderValue::from_static(text));
-            assert_eq!(range(&headers), is, "{text}");
-        }
     }
 
     #[test]

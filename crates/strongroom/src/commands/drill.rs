@@ -22,7 +22,7 @@ use super::{
     recoverypoint::{OfServiceArgs, find},
     restore::not_through_server,
     service::{boot as boots_of_service, common::WaitArgs},
-    verify::StartArgs,
+    verify::{StartArgs, starts_over, write},
 };
 use crate::{
     args::OpenArgs,
@@ -127,6 +127,7 @@ impl DrillArgs {
         if self.wait.wait || self.on_host.is_some() {
             return Err(FaceError::NoServer.into());
         }
+        context.stopping.with_terminal();
         let connection = self.connect.open()?;
         let vault = open_vault(context, &self.open, None)?;
         let mut items = self.item.clone();
@@ -146,7 +147,11 @@ impl DrillArgs {
             return Err(Failure::usage("the vault has no recovery points of machines"));
         }
         if let Some(folder) = &self.evidence {
-            fs::create_dir_all(folder).map_err(|source| local(folder, "make", source))?;
+            fs::create_dir_all(folder).map_err(|source| FaceError::Local {
+                path: folder.clone(),
+                action: "make",
+                source,
+            })?;
         }
         let request = DrillRequest {
             points,
@@ -159,8 +164,8 @@ impl DrillArgs {
             in_order: self.in_order,
             wanted: self.within,
         };
-        let (report, boots) = context
-            .watched(|progress| drill(&vault, &connection, &request, progress, &context.cancel))?;
+        let work = |progress: &_| drill(&vault, &connection, &request, progress, &context.cancel);
+        let (report, boots) = context.watched(work).map_err(starts_over)?;
         context.out.result(&report)?;
         if let Some(folder) = &self.evidence {
             write_evidence(folder, &report, &boots)?;
@@ -216,15 +221,8 @@ fn ended(report: &DrillReport) -> Result<(), Failure> {
     Err(FaceError::Drill { machines }.into())
 }
 
-fn local(path: &Path, action: &'static str, source: std::io::Error) -> FaceError {
-    FaceError::Local { path: path.to_owned(), action, source }
-}
-
 fn write_evidence(folder: &Path, report: &DrillReport, boots: &[Boot]) -> Result<(), Failure> {
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        fs::write(&path, bytes).map_err(|source| local(&path, "write", source))
-    };
+    let write = |name: &str, bytes: &[u8]| write(&folder.join(name), bytes);
     let json = serde_json::to_vec_pretty(report);
     let json = json.map_err(|error| FaceError::Bug(format!("a report is not JSON: {error}")))?;
     write("report.json", &json)?;

@@ -154,8 +154,8 @@ pub(super) fn wait(context: &Context, is_over: impl Fn() -> bool) {
 
 /// Export disks of a recovery point over NBD, straight from the vault
 ///
-/// Machines and NBD tools use the disks until the command ends (Ctrl-C, SIGTERM). Each disk is an export of its name; if
-/// there is one, it is the default export as well. Every block is checked against its digest before a client gets it; what
+/// Machines and NBD tools use the disks until the command ends (Ctrl-C, SIGTERM, a terminal that closes). Each disk is an
+/// export of its name; if there is one, it is the default export as well. Every block is checked against its digest before a client gets it; what
 /// cannot be read is an I/O error, never zeros.
 ///
 /// The disks are only read. With --writable, what clients write goes to files in the folder --overlay, and the point stays
@@ -237,6 +237,7 @@ struct Exposed {
 
 impl ExportArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        context.stopping.with_terminal();
         let (endpoint, certificate) = self.endpoint(context)?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find_directly(&vault)?;

@@ -45,8 +45,9 @@ impl MountCommand {
 /// Mount the disks of a recovery point as files in an empty folder
 ///
 /// Each disk is a file NAME.raw that can only be read, straight from the vault; nothing is restored. The command runs
-/// until it is stopped (Ctrl-C, SIGTERM) and nobody uses the files any more, the folder is unmounted, or the process that started it ends; then the files are
-/// gone. Every block is checked against its digest; what cannot be read is an I/O error, never zeros.
+/// until it is stopped (Ctrl-C, SIGTERM, a terminal that closes) and nobody uses the files any more, the folder is
+/// unmounted, or the process that started it ends; then the files are gone. A second signal does not wait for those who
+/// use the files. Every block is checked against its digest; what cannot be read is an I/O error, never zeros.
 ///
 /// The superuser needs nothing else; other users need `fusermount3` (package fuse3).
 /// Works on a vault directly, without a server.
@@ -91,7 +92,7 @@ struct MountedFile {
 
 impl DisksArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        end_with_parent(&self.folder)?;
+        end_with_parent(context, &self.folder)?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find_directly(&vault)?;
         let disks = self.read.open(context, &vault, &point)?;
@@ -101,6 +102,7 @@ impl DisksArgs {
         };
         let files = disks.list.iter().map(|(record, disk)| file(&record.name, disk)).collect();
         let time = SystemTime::from(point.time);
+        context.stopping.ends_itself();
         let mount = Mount::start(&self.folder, files, time, self.allow_other)?;
         let shown = Mounted {
             item: point.item.clone(),
@@ -116,14 +118,16 @@ impl DisksArgs {
                 .collect(),
         };
         context.out.result(&Thing::new(shown, show))?;
-        let stopped = serve(context, &self.folder, mount);
+        let stopped = serve(context, &self.folder, mount, || false);
         disks.end()?;
         stopped
     }
 }
 
-/// Ends the command when the process that started it ends: a mount that nobody uses any more would stay for ever.
-pub(super) fn end_with_parent(folder: &Path) -> Result<(), Failure> {
+/// Ends the command with the terminal, and when the process that started it ends: a mount that nobody uses any more would
+/// stay for ever.
+pub(super) fn end_with_parent(context: &Context, folder: &Path) -> Result<(), Failure> {
+    context.stopping.with_terminal();
     let asked = set_parent_process_death_signal(Some(Signal::TERM));
     Ok(asked.map_err(|error| FaceError::Local {
         path: folder.to_owned(),
@@ -132,42 +136,63 @@ pub(super) fn end_with_parent(folder: &Path) -> Result<(), Failure> {
     })?)
 }
 
-/// Waits until the command is to end or the folder is unmounted, and unmounts it.
-pub(super) fn serve(context: &Context, folder: &Path, mount: Mount) -> Result<(), Failure> {
-    wait(context, || mount.is_gone());
-    let is_gone = unmount(context, folder, &mount);
+/// Waits until the command is to end, the folder is unmounted or nothing more can be read, and unmounts it.
+pub(super) fn serve(
+    context: &Context,
+    folder: &Path,
+    mount: Mount,
+    is_over: impl Fn() -> bool,
+) -> Result<(), Failure> {
+    let failed =
+        |source| FaceError::Local { path: folder.to_owned(), action: "unmount", source }.into();
+    wait(context, || mount.is_gone() || is_over());
+    let end = unmount(context, folder, &mount, &is_over);
+    if matches!(end, End::Detach) {
+        return mount.detach().map_err(failed);
+    }
     match mount.stop() {
         // There is nothing left to unmount.
-        Err(_) if is_gone => Ok(()),
-        stopped => Ok(stopped.map_err(|source| FaceError::Local {
-            path: folder.to_owned(),
-            action: "unmount",
-            source,
-        })?),
+        Err(_) if matches!(end, End::Unmounted) => Ok(()),
+        stopped => stopped.map_err(failed),
     }
 }
 
-/// Unmounts when nobody uses the files any more: their users would lose the disks. Whether it is unmounted.
-fn unmount(context: &Context, folder: &Path, mount: &Mount) -> bool {
+/// How a mount ends.
+enum End {
+    /// It is unmounted.
+    Unmounted,
+    /// It is left to the mount itself.
+    Stop,
+    /// It is not waited for those who use it.
+    Detach,
+}
+
+/// Unmounts when nobody uses the files any more: their users would lose the disks. It does not wait for them if nothing can
+/// be read, or if somebody wants it to end at once.
+fn unmount(context: &Context, folder: &Path, mount: &Mount, is_over: impl Fn() -> bool) -> End {
     let mut was_said = false;
     while !mount.is_gone() {
         match mount.try_unmount() {
-            Ok(true) => return true,
+            Ok(true) => return End::Unmounted,
             Ok(false) => {}
-            // Then it is left to the mount itself.
             Err(error) => {
                 tracing::debug!(%error, "not unmounted");
-                return false;
+                return End::Stop;
             }
+        }
+        if context.stopping.is_urgent() || is_over() {
+            return End::Detach;
         }
         if !was_said {
             let folder = folder.display();
-            context.out.say(&format!("{folder} is in use. It is unmounted when it is not."));
+            context.out.say(&format!(
+                "{folder} is in use. It is unmounted when it is not; a second signal takes it from its users."
+            ));
             was_said = true;
         }
         context.clock.sleep(LOOK);
     }
-    true
+    End::Unmounted
 }
 
 fn show(shown: &Mounted) -> String {

@@ -523,6 +523,13 @@ impl Show for MachineRestoreReport {
                 .ok();
             }
         }
+        let phases = self.instant.iter().flat_map(|instant| &instant.phases);
+        let phases = phases
+            .map(|it| format!("{} {}", it.phase.name(), human::seconds(it.seconds)))
+            .collect::<Vec<_>>();
+        if !phases.is_empty() {
+            writeln!(text, "Phases: {}", phases.join(", ")).ok();
+        }
         writeln!(text, "Took {}", human::seconds(self.seconds)).ok();
         text
     }

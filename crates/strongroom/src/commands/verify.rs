@@ -9,8 +9,8 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use strongroom_api::{BootWanted, NotAWord};
-use strongroom_base::PointId;
+use strongroom_api::{BootWanted, ErrorBody, NotAWord};
+use strongroom_base::{Code, Kind, PointId, codes, message};
 use strongroom_hypervisor::Scope;
 use strongroom_machine::{
     Boot,
@@ -18,7 +18,8 @@ use strongroom_machine::{
     boots, boots_of, keep_boot,
 };
 use strongroom_reports::{
-    BootReport, BootSummary, BootVerdict, ExpectedBy, Rung, RungOutcome, RungReport,
+    BootDamage, BootPicture, BootReport, BootSummary, BootVerdict, ExpectedBy, Rung, RungOutcome,
+    RungReport,
 };
 use strongroom_vault::Vault;
 
@@ -242,6 +243,7 @@ impl BootArgs {
         if self.wait.wait {
             return Err(FaceError::NoServer.into());
         }
+        context.stopping.with_terminal();
         let connection = self.connect.open()?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find_directly(&vault)?;
@@ -257,9 +259,11 @@ impl BootArgs {
         let boot = context.watched(|progress| {
             let cancel = &context.cancel;
             boot::verify(&vault, &connection, &point, &history, &request, progress, cancel)
-        })?;
+        });
+        let boot = boot.map_err(starts_over)?;
         let kept = if self.no_record { Ok(()) } else { keep_boot(&vault, &boot) };
         context.out.result(&boot.report)?;
+        warn_of_picture(context, &boot.report);
         let (screenshot, console) = (self.screenshot.as_deref(), self.console.as_deref());
         write_evidence(context, &boot, screenshot, console)?;
         kept?;
@@ -299,8 +303,30 @@ impl BootArgs {
     }
 }
 
+/// How alike the screen is to that of an earlier verification, if there was one.
+fn likeness(picture: &BootPicture) -> Option<String> {
+    let (point, distance) = picture.compared_with.zip(picture.distance)?;
+    let word = if picture.is_alike? { "like" } else { "unlike" };
+    Some(format!("{word} that of {point} (they differ in {distance} of 128 bits)"))
+}
+
+/// Warns if the screen looks different from that of an earlier verification, which is no failure.
+fn warn_of_picture(context: &Context, report: &BootReport) {
+    let Some(picture) = report.picture.as_ref().filter(|it| it.is_alike == Some(false)) else {
+        return;
+    };
+    if let Some(words) = likeness(picture) {
+        context.out.say(&format!(
+            "Warning: the picture of the screen is {words}: look at it with `strongroom verify show --screenshot`."
+        ));
+    }
+}
+
 /// The failure of a verification that did not pass.
 pub(super) fn ended(report: &BootReport) -> Result<(), Failure> {
+    if let Some(damage) = &report.damage {
+        return Err(FaceError::Answered(Box::new(damaged(damage))).into());
+    }
     match &report.reason {
         None => Ok(()),
         Some(reason) => Err(FaceError::Boot {
@@ -312,16 +338,39 @@ pub(super) fn ended(report: &BootReport) -> Result<(), Failure> {
     }
 }
 
+/// The error of stored data that is damaged: that which a restore of it has.
+fn damaged(damage: &BootDamage) -> ErrorBody {
+    let BootDamage { step, disk, code, reason } = damage;
+    let code = Code::named(code).unwrap_or(&codes::STORE_CORRUPT);
+    let message =
+        message!((code), "disk {disk} of the recovery point cannot be read", disk = disk.as_str());
+    let mut body = ErrorBody::from(message);
+    body.causes = vec![reason.clone(), format!("it was found at the step {step}")];
+    body
+}
+
+/// What to do when such work is stopped: nothing of it is kept.
+pub(super) fn starts_over(failure: impl Into<Failure>) -> Failure {
+    let failure = failure.into();
+    if failure.code().kind == Kind::Interrupted {
+        return failure
+            .with_hint("Run the command again: it starts over. Nothing is left of this one.");
+    }
+    failure
+}
+
+/// Writes a file of evidence.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FaceError> {
+    let failed = |source| FaceError::Local { path: path.to_owned(), action: "write", source };
+    std::fs::write(path, bytes).map_err(failed)
+}
+
 fn write_evidence(
     context: &Context,
     boot: &Boot,
     screenshot: Option<&Path>,
     console: Option<&Path>,
 ) -> Result<(), Failure> {
-    let write = |path: &Path, bytes: &[u8]| {
-        let failed = |source| FaceError::Local { path: path.to_owned(), action: "write", source };
-        std::fs::write(path, bytes).map_err(failed)
-    };
     if let Some(path) = console {
         write(path, &boot.console)?;
     }
@@ -539,6 +588,9 @@ impl Show for BootReport {
         let wrote = human::bytes(self.written_bytes);
         let seconds = human::seconds(self.seconds);
         writeln!(text, "It read {read} and wrote {wrote}, in {seconds} on {}", self.host).ok();
+        if let Some(words) = self.picture.as_ref().and_then(likeness) {
+            writeln!(text, "Picture: {words}").ok();
+        }
         for note in &self.notes {
             writeln!(text, "Note: {}", printable(note)).ok();
         }

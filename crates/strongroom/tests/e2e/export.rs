@@ -315,6 +315,45 @@ fn a_point_is_mounted_as_files() {
 }
 
 #[test]
+fn a_second_signal_takes_the_mount_from_its_users() {
+    let (lab, _) = lab();
+    fs::create_dir(lab.path("mnt")).expect("a folder");
+    let mount = Running::mount(&lab, "latest mnt");
+    let used = fs::File::open(lab.path("mnt/vdb.raw")).expect("opens");
+    let pid = Pid::from_child(&mount.command);
+    kill_process(pid, Signal::TERM).expect("a signal");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(lab.path("mnt/vda.raw").exists(), "it waits for its users");
+    kill_process(pid, Signal::TERM).expect("a signal");
+    assert!(mount.end().success());
+    assert_eq!(fs::read_dir(lab.path("mnt")).expect("no dead mount").count(), 0);
+    // Their next read fails, and is never zeros.
+    assert!(used.read_exact_at(&mut [0; 4096], 6 << 20).is_err());
+    Running::mount(&lab, "latest mnt").stop(Signal::INT);
+}
+
+#[test]
+fn a_terminal_that_closes_ends_what_it_started() {
+    let (lab, _) = lab();
+    fs::create_dir(lab.path("mnt")).expect("a folder");
+    Running::mount(&lab, "latest mnt").stop(Signal::HUP);
+    assert_eq!(fs::read_dir(lab.path("mnt")).expect("no dead mount").count(), 0);
+    Running::export(&lab, "latest --socket a.sock").stop(Signal::HUP);
+    assert!(!lab.path("a.sock").exists());
+    // Unless it is to outlive it.
+    let program = env!("CARGO_BIN_EXE_strongroom");
+    let export = Running::start_by(lab.shell(&format!(
+        "trap '' HUP; STRONGROOM_VAULT=vault STRONGROOM_KEY_FILE=key exec {program} export \
+         --item web01 --recovery-point latest --socket a.sock --output json"
+    )));
+    kill_process(Pid::from_child(&export.command), Signal::HUP).expect("a signal");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    compare(&lab, "vdb.raw", &export.url(1));
+    export.stop(Signal::TERM);
+    assert!(!lab.path("a.sock").exists());
+}
+
+#[test]
 fn a_mount_ends_with_its_parent_and_a_stale_one_is_named() {
     let (lab, _) = lab();
     fs::create_dir(lab.path("mnt")).expect("a folder");

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Read as _,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
     process::{Child, Command, Stdio},
@@ -117,6 +118,13 @@ fn listed_and_copied() {
     assert_eq!((&hostname["size"], &hostname["links"]), (&6.into(), &2.into()));
     assert_eq!(hostname["modified"], "2020-02-03T04:05:06Z");
     assert_eq!(listing["entries"][2]["target"], "deep/er");
+    // A name alone for programs, and with the target for people.
+    let rows = lab.ok(&format!("{ls} --partition 2 --output tsv")).stdout;
+    let link: Vec<&str> = rows.lines().nth(2).expect("a row").split('\t').collect();
+    assert_eq!((link[0], &link[6..]), ("link", ["link", "deep/er", ""].as_slice()), "{rows}");
+    let file: Vec<&str> = rows.lines().nth(1).expect("a row").split('\t').collect();
+    assert_eq!(&file[6..], ["hostname", "", ""], "{rows}");
+    assert!(lab.ok(&format!("{ls} --partition 2")).stdout.contains("link -> deep/er\n"));
     // Through the link, and a single file.
     let one = format!("restore files ls {POINT} --partition 2 --path /etc/link/data");
     assert_eq!(lab.json(&one)["path"], "/etc/deep/er/data");
@@ -467,10 +475,36 @@ fn without_a_socket_the_process_ends() {
     assert_eq!(lab.run("file-reader").code, 1);
 }
 
+/// The exit code when a reader has ended.
+const READER_ENDED: i32 = 5;
+
 /// A command that mounts; it is ended with the test, however that ends.
 struct Mounting(Child);
 
 impl Mounting {
+    /// Mounts the second partition in `mnt`, and what the command shows.
+    fn start(lab: &Lab) -> (Self, Value) {
+        fs::create_dir_all(lab.path("mnt")).expect("a folder");
+        let words = format!("restore files mount {POINT} --partition 2 mnt --output json");
+        let mut mount = lab.command(&words);
+        let mount = mount.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut mount = Self(mount.expect("the program starts"));
+        let said = mount.0.stdout.take().expect("piped");
+        let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
+        (mount, shown.expect("a document").expect("JSON"))
+    }
+
+    /// The process that reads for it.
+    fn reader(&self) -> Pid {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("runs");
+        let children = tasks.flatten().map(|task| fs::read_to_string(task.path().join("children")));
+        let children = children.map(Result::unwrap_or_default).collect::<Vec<_>>().join(" ");
+        let mut pids = children.split_whitespace().map(|pid| pid.parse().expect("a number"));
+        let reader = pids.next().and_then(Pid::from_raw).expect("a reader");
+        assert_eq!(pids.next(), None, "it has one");
+        reader
+    }
+
     /// Ends it in order.
     fn end(&mut self) -> std::process::ExitStatus {
         kill_process(Pid::from_child(&self.0), Signal::TERM).ok();
@@ -487,17 +521,54 @@ impl Drop for Mounting {
 }
 
 #[test]
+fn a_mount_whose_reader_is_killed_ends_with_an_error() {
+    let lab = backed_up();
+    let (mut mount, _) = Mounting::start(&lab);
+    let file = File::open(lab.path("mnt/etc/hostname")).expect("a file");
+    let reader = mount.reader();
+    kill_process(reader, Signal::KILL).expect("killed");
+    // The first who asks gets an error, whatever the kernel still knows.
+    assert!(fs::read(lab.path("mnt/etc/deep/er/data")).is_err());
+    let mut said = String::new();
+    mount.0.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+    assert_eq!(mount.0.wait().expect("ends").code(), Some(READER_ENDED), "{said}");
+    assert!(said.contains("files.reader"), "{said}");
+    assert_eq!(fs::read_dir(lab.path("mnt")).expect("no dead mount").count(), 0);
+    drop(file);
+    let (mut mount, _) = Mounting::start(&lab);
+    assert_eq!(fs::read(lab.path("mnt/etc/hostname")).expect("a file"), b"web01\n");
+    assert!(mount.end().success());
+}
+
+#[test]
+fn signals_end_a_mount_of_files() {
+    let lab = backed_up();
+    let (mut mount, _) = Mounting::start(&lab);
+    let reader = mount.reader();
+    let used = File::open(lab.path("mnt/etc/hostname")).expect("a file");
+    let pid = Pid::from_child(&mount.0);
+    kill_process(pid, Signal::TERM).expect("a signal");
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(lab.path("mnt/etc/deep").exists(), "it waits for its users");
+    kill_process(pid, Signal::TERM).expect("a signal");
+    assert!(mount.0.wait().expect("ends").success());
+    assert_eq!(fs::read_dir(lab.path("mnt")).expect("no dead mount").count(), 0);
+    drop(used);
+    strongroom_testing::wait_until("the reader is gone", || {
+        rustix::process::test_kill_process(reader).is_err()
+    });
+    let (mut mount, _) = Mounting::start(&lab);
+    kill_process(Pid::from_child(&mount.0), Signal::HUP).expect("a signal");
+    assert!(mount.0.wait().expect("ends").success());
+    assert_eq!(fs::read_dir(lab.path("mnt")).expect("no dead mount").count(), 0);
+}
+
+#[test]
 fn files_are_mounted_and_are_those_of_the_source() {
     let lab = backed_up();
-    fs::create_dir(lab.path("mnt")).expect("a folder");
     let words = format!("restore files mount {POINT} --partition 2");
     lab.fails(&format!("{words} source"), 2, "mount.folder");
-    let mut mount = lab.command(&format!("{words} mnt --output json"));
-    let mount = mount.stdout(Stdio::piped()).spawn().expect("the program starts");
-    let mut mount = Mounting(mount);
-    let said = mount.0.stdout.take().expect("piped");
-    let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
-    let shown: Value = shown.expect("a document").expect("JSON");
+    let (mut mount, shown) = Mounting::start(&lab);
     assert_documented("restore files mount", &shown);
 
     // As the tools of this host see them.

@@ -13,7 +13,7 @@ use strongroom_base::{Clock as _, SystemClock};
 use crate::{
     documented::assert_documented,
     files::{NOTE, disk, image, tool, tool_path},
-    harness::need,
+    harness::{Lab, need},
     server::Service,
 };
 
@@ -251,6 +251,53 @@ fn versions_are_found_and_compared_by_a_server() {
     lab.fails(&content, 2, "usage.invalid");
 }
 
+/// Ranges of a file are those of RFC 9110.
+fn assert_ranges(service: &Service, data: &str, whole: &[u8]) {
+    for (ask, is, says) in [
+        ("100-299", 100..300, "bytes 100-299/3000000"),
+        ("-500", 2_999_500..3_000_000, "bytes 2999500-2999999/3000000"),
+        ("2999000-", 2_999_000..3_000_000, "bytes 2999000-2999999/3000000"),
+        ("2999990-4000000", 2_999_990..3_000_000, "bytes 2999990-2999999/3000000"),
+        ("0-", 0..3_000_000, "bytes 0-2999999/3000000"),
+        ("-4000000", 0..3_000_000, "bytes 0-2999999/3000000"),
+    ] {
+        let part = get(service, data, &["-r", ask]);
+        assert_eq!(part.status, 206, "{ask}");
+        assert!(part.bytes == whole[is], "{ask}");
+        assert!(part.head.contains(&format!("content-range: {says}")), "{ask}: {}", part.head);
+    }
+    for beyond in ["3000000-", "3000000-3000001", "-0"] {
+        let answer = get(service, data, &["-r", beyond]);
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!(
+            (answer.status, text.contains("request.range")),
+            (416, true),
+            "{beyond}: {text}"
+        );
+        assert!(answer.head.contains("content-range: bytes */3000000"), "{}", answer.head);
+    }
+    for other in ["bytes=0-1,5-6", "bytes=9-1", "bytes=x-", "lines=0-1"] {
+        let header = format!("Range: {other}");
+        let answer = get(service, data, &["-H", &header]);
+        assert_eq!((answer.status, answer.bytes.len()), (200, 3_000_000), "{other}");
+    }
+}
+
+/// The table and the entries of the audit log say which files of which point were read.
+fn assert_audited(lab: &Lab) {
+    let point = lab.points("web")[0].clone();
+    let log = lab.ok("audit list --limit 200 --output tsv").stdout;
+    let of = format!("item.read_files\tweb/{point}\tcompleted\ttar of partition 2: /etc/hostname");
+    assert!(log.contains(&of), "{log}");
+    assert!(log.contains("file of partition 2: /etc/link/data"), "{log}");
+    let entries = lab.json("audit list --limit 200");
+    let entries = entries["entries"].as_array().expect("entries");
+    let has_files = |entry: &&Value| entry["detail"]["path"] == "/etc/hostname";
+    let detail = &entries.iter().find(has_files).expect("recorded")["detail"];
+    let (item, recorded_point) = (&detail["item"], &detail["recovery_point"]);
+    assert_eq!((item, recorded_point), (&"web".into(), &Value::from(point)));
+}
+
 #[test]
 fn files_are_sent_to_those_who_may_and_recorded() {
     let service = served();
@@ -287,9 +334,7 @@ fn files_are_sent_to_those_who_may_and_recorded() {
     ] {
         assert!(whole.head.contains(header), "{header}: {}", whole.head);
     }
-    let part = get(&service, &format!("{file}/etc/link/data"), &["-r", "100-299"]);
-    assert_eq!((part.status, part.bytes.as_slice()), (206, &whole.bytes[100..300]));
-    assert!(part.head.contains("content-range: bytes 100-299/3000000"), "{}", part.head);
+    assert_ranges(&service, &format!("{file}/etc/link/data"), &whole.bytes);
     // A link to a file is followed; a folder is none.
     assert_eq!(get(&service, &format!("{file}/etc/link"), &[]).status, 404);
     for path in ["/../../etc/passwd", "/etc/../../../etc/passwd", "/etc/%2e%2e/%2e%2e/etc/shadow"] {
@@ -325,6 +370,7 @@ fn files_are_sent_to_those_who_may_and_recorded() {
         (&"hostname".into(), &"link".into())
     );
 
+    assert_audited(lab);
     let recorded = recorded(&service);
     let rows: Vec<_> = recorded.iter().skip(5).collect();
     let bob = &rows[..2];

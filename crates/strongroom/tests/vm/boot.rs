@@ -112,6 +112,15 @@ fn a_point_that_boots_is_known_to() {
     let list = host.json(&["verify", "list", "--item", "web"]);
     assert_eq!(list["boots"].as_array().map(Vec::len), Some(1));
     assert_nothing_left(&host, &scratch);
+    // Its screen is that of the next point.
+    assert!(kept["picture"]["compared_with"].is_null(), "{kept:#}");
+    assert_eq!(list["boots"][0]["picture_hash"], kept["picture"]["hash"]);
+    host.json(&["backup", "--vm", "web"]);
+    let next = host.json(&words(&scratch, &[]));
+    assert_eq!(next["picture"]["compared_with"], point, "{next:#}");
+    assert_eq!(next["picture"]["is_alike"], true, "{next:#}");
+    let run = host.strongroom(&["verify", "show", "--item", "web", "--recovery-point", "latest"]);
+    assert!(run.stdout.contains(&format!("Picture: like that of {point} ")), "{run:?}");
     // The next restore that runs at once reads first what the boot has read: it is there.
     let to = folder(&host, "copies");
     let copy = ["restore", "vm", "--item", "web", "--recovery-point", "latest", "--instant"];
@@ -231,6 +240,44 @@ fn a_verification_that_is_killed_leaves_nothing() {
     // Who is asked to stop does it in order, and removes what the other left.
     let run = start("INT");
     assert_eq!(run.code, 130, "{run:?}");
+    assert!(run.stderr.contains("it starts over"), "{run:?}");
+    assert_nothing_left(&host, &scratch);
+    // A terminal that closes.
+    let run = start("HUP");
+    assert_eq!(run.code, 130, "{run:?}");
+    assert_nothing_left(&host, &scratch);
+}
+
+#[test]
+fn damaged_data_is_named_by_its_own_code() {
+    let host = Host::new();
+    let scratch = folder(&host, "scratch");
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]).up(3);
+    host.json(&["backup", "--vm", "web"]);
+    guest.destroy();
+    let files = host.lab.files("vault");
+    let packs = files.iter().filter(|(path, _)| path.to_string_lossy().contains("packs/data"));
+    let (pack, size) = packs.max_by_key(|(_, size)| *size).expect("a pack");
+    let mut bytes = fs::read(pack).expect("reads");
+    bytes[usize::try_from(*size).expect("small") / 2] ^= 1;
+    tool("chmod", &["u+w", pack.to_str().expect("text")]);
+    fs::write(pack, bytes).expect("written");
+
+    let quick = ["--read-all", "--idle", "4s", "--output", "json"];
+    let run = host.strongroom(&words(&scratch, &quick));
+    let error = failed(&run, "store.corrupt");
+    assert_eq!(run.code, 6, "{run:?}");
+    assert!(error.contains("found at the step digests"), "{error}");
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let damage = &report["damage"];
+    assert_eq!((&damage["step"], &damage["code"]), (&"digests".into(), &"store.corrupt".into()));
+    assert_eq!((&report["verdict"], outcome(&report, "digests").0), (&"failed".into(), "missed"));
+    assert!(report["reason"].as_str().unwrap().contains("is damaged"), "{report:#}");
+    // As a restore of it says.
+    let to = folder(&host, "copies");
+    let restore = ["restore", "vm", "--item", "web", "--recovery-point", "latest"];
+    let more = ["--name", "copy", "--storage-dir", &to, "--output", "json"];
+    failed(&host.strongroom(&[&restore[..], &more].concat()), "store.corrupt");
     assert_nothing_left(&host, &scratch);
 }
 

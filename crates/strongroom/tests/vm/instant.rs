@@ -153,10 +153,20 @@ fn a_machine_runs_at_once_and_gets_its_disks() {
     let undo = ["restore", "undo", "--vm", "copy", "--yes", "--output", "json"];
     failed(&host.strongroom(&undo), "vm.busy");
 
-    let report = restore.report();
+    let run = restore.end();
+    assert_eq!(run.code, 0, "{run:?}");
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
     println!("{report:#}");
     assert_documented("restore vm --instant", &report);
     let instant = &report["instant"];
+    let phases = instant["phases"].as_array().expect("a list");
+    let names: Vec<&str> = phases.iter().map(|it| it["phase"].as_str().expect("text")).collect();
+    assert_eq!(names, ["connect", "define", "start", "fill", "pivot", "finish"]);
+    let sum: f64 = phases.iter().map(|it| it["seconds"].as_f64().expect("a number")).sum();
+    assert!((sum - report["seconds"].as_f64().unwrap()).abs() < 1.0, "{report:#}");
+    for name in names {
+        assert!(run.stderr.contains(&format!("{name}: ")), "{}", run.stderr);
+    }
     assert!(instant["started_seconds"].as_f64().unwrap() < 10.0, "{report:#}");
     let paused = instant["paused_seconds"].as_f64().unwrap();
     assert!(paused > 0.0 && paused < 3.0, "{report:#}");

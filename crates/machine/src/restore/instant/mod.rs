@@ -28,7 +28,7 @@ use std::time::Duration;
 use strongroom_base::{Cancel, Stage, Things};
 use strongroom_engine::Progress;
 use strongroom_hypervisor::{Changes, DiskChange, Domain, Form, Machine, State};
-use strongroom_reports::{InstantReport, PowerState};
+use strongroom_reports::{InstantPhase, InstantReport, PhaseReport, PowerState};
 
 pub use self::undo::{Running, find, undo};
 use self::watch::Watch;
@@ -50,13 +50,20 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) fn run(work: &Work<'_>, progress: &Progress, cancel: &Cancel) -> Result<Done> {
     let (path, note) = &work.plan.journal;
     let journal = Journal::write(path, note)?;
+    progress.set_stage(Stage::Connecting);
     let served = serve::start(work)?;
-    let mut instant = Instant { work, journal, note: note.clone(), served, progress, cancel };
+    let phases = Phases { work, progress, began: work.started, ended: Vec::new() };
+    let note = note.clone();
+    let mut instant = Instant { work, journal, note, served, progress, cancel, phases };
+    instant.phases.end(InstantPhase::Connect);
     let mut done = Done::default();
-    progress.set_stage(Stage::Starting);
+    progress.set_stage(Stage::Configuring);
     let domain = instant.define()?;
     let watch = Watch::start(work.connection, &domain)?;
+    instant.phases.end(InstantPhase::Define);
+    progress.set_stage(Stage::Starting);
     let has_started = instant.start(&domain)?;
+    instant.phases.end(InstantPhase::Start);
     done.instant = Some(InstantReport {
         started_seconds: has_started.then(|| instant.seconds()),
         ..InstantReport::default()
@@ -76,11 +83,14 @@ pub(super) fn run(work: &Work<'_>, progress: &Progress, cancel: &Cancel) -> Resu
             });
         }
     }
-    if let Some(report) = &mut done.instant {
-        report.resumed = watch.stop();
-    }
+    let resumed = watch.stop();
     instant.journal.remove()?;
     instant.served.stop();
+    instant.phases.end(InstantPhase::Finish);
+    if let Some(report) = &mut done.instant {
+        report.resumed = resumed;
+        report.phases = instant.phases.ended;
+    }
     // It may have been shut down or paused meanwhile.
     done.state = Some(match work.connection.state(&domain)? {
         State::Paused => PowerState::Paused,
@@ -99,6 +109,26 @@ struct Instant<'a> {
     served: Served,
     progress: &'a Progress,
     cancel: &'a Cancel,
+    phases: Phases<'a>,
+}
+
+/// The phases that have ended.
+struct Phases<'a> {
+    work: &'a Work<'a>,
+    progress: &'a Progress,
+    /// When the one at work began.
+    began: Duration,
+    ended: Vec<PhaseReport>,
+}
+
+impl Phases<'_> {
+    /// This one has ended, and the next begins.
+    fn end(&mut self, phase: InstantPhase) {
+        let now = self.work.connection.clock().monotonic();
+        let took = now.saturating_sub(std::mem::replace(&mut self.began, now));
+        self.progress.pass(phase.name(), took);
+        self.ended.push(PhaseReport { phase, seconds: took.as_secs_f64() });
+    }
 }
 
 impl Instant<'_> {
@@ -164,12 +194,15 @@ impl Instant<'_> {
                 it.work.disks(it.progress, it.cancel)
             })?;
             done.restored = Some(restored);
+            self.phases.end(InstantPhase::Fill);
         }
         self.progress.set_stage(Stage::Pivoting);
         let paused = self.patiently(domain, "the change to its disks", Self::pivot)?;
+        self.phases.end(InstantPhase::Pivot);
         if let Some(report) = &mut done.instant {
             report.paused_seconds = paused.as_secs_f64();
         }
+        self.progress.set_stage(Stage::Finishing);
         self.finish(domain)
     }
 

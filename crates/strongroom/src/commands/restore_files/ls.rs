@@ -410,31 +410,46 @@ impl Show for VolumeList {
 }
 
 impl Show for Listing {
+    /// People read the target of a link, and why something cannot be read, behind its name.
     fn show(&self) -> String {
-        self.columns().map(|columns| columns.to_text()).unwrap_or_default()
-    }
-
-    fn columns(&self) -> Option<Columns> {
         let rows = self.entries.iter().map(|entry| {
-            let number = |number: Option<u32>| {
-                number.map_or(Cell::None, |number| Cell::Number(u64::from(number)))
-            };
             let name = match (&entry.target, &entry.problem) {
                 (_, Some(problem)) => format!("{} (cannot be read: {problem})", entry.name),
                 (Some(target), None) => format!("{} -> {target}", entry.name),
                 (None, None) => entry.name.clone(),
             };
-            [
-                text(entry.kind),
-                text(entry.mode.as_deref()),
-                number(entry.uid),
-                number(entry.gid),
-                entry.size.map_or(Cell::None, Cell::Bytes),
-                entry.modified.map_or(Cell::None, Cell::Second),
-                Cell::Text(printable(&name)),
-            ]
+            let [kind, mode, uid, gid, size, modified] = entry.cells();
+            [kind, mode, uid, gid, size, modified, Cell::Text(printable(&name))]
         });
         let head = ["KIND", "MODE", "UID", "GID", "SIZE", "MODIFIED", "NAME"];
+        Columns::new(head, rows).to_text()
+    }
+
+    fn columns(&self) -> Option<Columns> {
+        let rows = self.entries.iter().map(|entry| {
+            let [kind, mode, uid, gid, size, modified] = entry.cells();
+            let name = Cell::Text(printable(&entry.name));
+            let (target, problem) = (entry.target.as_deref(), entry.problem.as_deref());
+            [kind, mode, uid, gid, size, modified, name, text(target), text(problem)]
+        });
+        let head = ["KIND", "MODE", "UID", "GID", "SIZE", "MODIFIED", "NAME", "TARGET", "PROBLEM"];
         Some(Columns::new(head, rows))
+    }
+}
+
+impl EntryView {
+    /// What a table has of it before its name.
+    fn cells(&self) -> [Cell; 6] {
+        let number = |number: Option<u32>| {
+            number.map_or(Cell::None, |number| Cell::Number(u64::from(number)))
+        };
+        [
+            text(self.kind),
+            text(self.mode.as_deref()),
+            number(self.uid),
+            number(self.gid),
+            self.size.map_or(Cell::None, Cell::Bytes),
+            self.modified.map_or(Cell::None, Cell::Second),
+        ]
     }
 }

@@ -27,8 +27,9 @@ use super::WhereArgs;
 /// right is an error, never wrong bytes. Owners and modes are those of the file system: root, and the user who
 /// mounts, read everything; with --allow-other, other users what the modes let them.
 ///
-/// The command runs until it is stopped (Ctrl-C, SIGTERM) and nobody uses the files any more, the folder is
-/// unmounted, or the process that started it ends. Users other than root need `fusermount3` (package fuse3).
+/// The command runs until it is stopped (Ctrl-C, SIGTERM, a terminal that closes) and nobody uses the files any more, the
+/// folder is unmounted, or the process that started it ends. A second signal does not wait for those who use the files.
+/// If the process that reads ends, so does the mount, with an error. Users other than root need `fusermount3` (package fuse3).
 ///
 /// Works on a vault directly, without a server.
 #[derive(Debug, Args)]
@@ -64,7 +65,7 @@ struct Mounted {
 
 impl MountArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        end_with_parent(&self.folder)?;
+        end_with_parent(context, &self.folder)?;
         self.place.refuse_server(context)?;
         let vault = open_vault(context, &self.place.open, None)?;
         let point = self.place.point.find(&vault)?;
@@ -74,6 +75,8 @@ impl MountArgs {
         let mut reader = opened.into_reader();
         let (root, notes) = reader.open(&volume)?;
         let tree = FileTree::new(reader, root, SystemTime::from(point.time));
+        let end = tree.end();
+        context.stopping.ends_itself();
         let mount = Mount::start_tree(&self.folder, tree, self.allow_other)?;
         for note in &notes {
             context.out.say(&format!("Note: {note}"));
@@ -89,7 +92,9 @@ impl MountArgs {
             notes,
         };
         context.out.result(&Thing::new(mounted, show))?;
-        serve(context, &self.folder, mount)
+        serve(context, &self.folder, mount, || end.is_there())?;
+        // A mount that cannot be read any more has ended, which is no success.
+        end.take().map_or(Ok(()), |error| Err(error.into()))
     }
 }
 

@@ -1,14 +1,16 @@
 //! `audit`: who did what.
 
 use clap::{Args, Subcommand};
-use strongroom_api::{AuditVerified, ErrorBody};
+use serde_json::Value;
+use strongroom_api::{AuditEntry, AuditVerified, ErrorBody};
 use strongroom_base::message;
 
 use crate::{
     columns::{Columns, row},
     context::Context,
     error::{FaceError, Failure},
-    human, out,
+    human::{self, printable},
+    out,
 };
 
 use super::common::{Listed, Thing};
@@ -32,6 +34,9 @@ impl AuditCommand {
 }
 
 /// List the latest changes and who made them, newest first
+///
+/// Of files of recovery points that were listed or downloaded it shows the item and the recovery point (TARGET), and which
+/// files (FILES).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -55,11 +60,30 @@ impl ListArgs {
             context.out.say(&format!("--before {} shows older entries.", last.seq));
         }
         let rows = entries.iter().map(|entry| {
-            row![entry.seq, entry.time, &entry.actor, &entry.action, &entry.target, &entry.outcome]
+            let AuditEntry { seq, time, actor, action, target, outcome, .. } = entry;
+            row![*seq, *time, actor, action, target, outcome, files(&entry.detail)]
         });
-        let columns = Columns::new(["SEQ", "TIME", "WHO", "OPERATION", "TARGET", "OUTCOME"], rows);
+        let head = ["SEQ", "TIME", "WHO", "OPERATION", "TARGET", "OUTCOME", "FILES"];
+        let columns = Columns::new(head, rows);
         context.out.result(&Listed::new("entries", entries, columns))
     }
+}
+
+/// Which files of the recovery point an entry is about, as its detail says: a path, with the volume if one was named.
+fn files(detail: &Value) -> Option<String> {
+    let text = |name: &str| detail.get(name).and_then(Value::as_str);
+    text("recovery_point")?;
+    let place =
+        match (text("volume"), text("disk"), detail.get("partition").and_then(Value::as_u64)) {
+            (Some(volume), ..) => Some(format!("volume {volume}")),
+            (None, Some(disk), Some(number)) => Some(format!("disk {disk}, partition {number}")),
+            (None, Some(disk), None) => Some(format!("disk {disk}")),
+            (None, None, Some(number)) => Some(format!("partition {number}")),
+            (None, None, None) => None,
+        };
+    let what = text("what").unwrap_or("file");
+    let named = [place, text("path").map(printable)].into_iter().flatten().collect::<Vec<_>>();
+    Some(if named.is_empty() { what.to_owned() } else { format!("{what} of {}", named.join(": ")) })
 }
 
 /// Print the audit log as lines of JSON, the oldest entry first
@@ -130,4 +154,28 @@ fn shown(verified: &AuditVerified) -> String {
     ];
     facts.extend(verified.broken_at.map(|seq| ("Broken at", seq.to_string())));
     human::facts(&facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn files_are_named_by_their_volume_and_path() {
+        let of = |more: Value| {
+            let mut detail = json!({ "what": "tar", "item": "web", "recovery_point": "01M" });
+            let more = more.as_object().cloned().unwrap_or_default();
+            detail.as_object_mut().expect("an object").extend(more);
+            files(&detail).expect("of files")
+        };
+        assert_eq!(of(json!({ "path": "/etc" })), "tar of /etc");
+        let named = json!({ "path": "/etc", "disk": "vda", "partition": 2 });
+        assert_eq!(of(named), "tar of disk vda, partition 2: /etc");
+        assert_eq!(of(json!({ "volume": "vg/root", "path": "/" })), "tar of volume vg/root: /");
+        assert_eq!(of(json!({ "what": "volumes" })), "volumes");
+        assert_eq!(files(&json!({ "path": "/etc" })), None);
+        assert_eq!(files(&Value::Null), None);
+    }
 }
