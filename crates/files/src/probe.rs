@@ -80,10 +80,24 @@ fn other(disk: &dyn ReadAt, head: &Le) -> Option<Found> {
         ("apfs", "no reader for APFS is in this version")
     } else if head.has(0, b"hsqs") {
         ("squashfs", "no reader for squashfs is in this version")
+    } else if at(1024, &[0x10, 0x20, 0xf5, 0xf2]) {
+        ("f2fs", "no reader for F2FS is in this version")
+    } else if at(1024, &[0xe2, 0xe1, 0xf5, 0xe0]) {
+        ("erofs", "no reader for EROFS is in this version")
+    } else if at(1024, b"H+\0\x04") {
+        ("hfsplus", "no reader for HFS+ is in this version")
+    } else if at(1024 + 6, &[0x34, 0x34]) && at(1024, &[2, 0, 0, 0]) {
+        ("nilfs2", "no reader for NILFS2 is in this version")
+    } else if at(0x8000, b"JFS1") {
+        ("jfs", "no reader for JFS is in this version")
+    } else if at(0x1_0034, b"ReIsEr") {
+        ("reiserfs", "no reader for ReiserFS is in this version")
     } else if at(4096 - 10, b"SWAPSPACE2") {
         ("swap", "it is swap space")
     } else if at(4096, &[0xfc, 0x4e, 0x2b, 0xa9]) {
         ("linux_raid_member", "it is a part of an array (Linux RAID)")
+    } else if at(32769, b"BEA01") {
+        ("udf", "no reader for UDF is in this version")
     } else if at(32769, b"CD001") {
         ("iso9660", "no reader for ISO 9660 is in this version")
     } else {
