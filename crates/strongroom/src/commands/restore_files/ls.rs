@@ -146,7 +146,10 @@ impl LsArgs {
             };
         }
         let Some(path) = path else {
-            return list_volumes(context, &mut self.place.open(context)?);
+            let mut opened = self.place.open(context)?;
+            let listed = list_volumes(context, &mut opened);
+            self.place.name_machine(context, &opened);
+            return listed;
         };
         let (mut opened, volume) = self.place.open_volume(context)?;
         let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());

@@ -194,6 +194,14 @@ impl WhereArgs {
         })
     }
 
+    /// Says that a machine may read what the process does not.
+    fn name_machine(&self, context: &Context, opened: &PointFiles) {
+        let is_process = self.reader != FileSystemReader::Machine;
+        if is_process && opened.volumes().iter().any(machine_may_read) {
+            context.out.say("Note: a micro-VM may read more of it: --reader machine");
+        }
+    }
+
     /// Opens a point and the one volume that is meant: by the process, and if that does not read it, by a machine.
     fn open_volume(&self, context: &Context) -> Result<(PointFiles, Volume), Failure> {
         let vault = open_vault(context, &self.open, None)?;
