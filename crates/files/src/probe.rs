@@ -386,3 +386,31 @@ fn fat(head: &Le) -> Option<Found> {
     let uuid = matches!(head.u8(at - 1), 0x28 | 0x29).then_some(id);
     Some(Found { kind: "vfat", label, uuid, reader: Ok(Reader::Fat), notes: Vec::new() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What only a machine reads is known by name, and refused.
+    #[test]
+    fn file_systems_without_a_reader_are_named() {
+        let signs: [(&str, usize, &[u8]); 9] = [
+            ("squashfs", 0, b"hsqs"),
+            ("f2fs", 1024, &[0x10, 0x20, 0xf5, 0xf2]),
+            ("erofs", 1024, &[0xe2, 0xe1, 0xf5, 0xe0]),
+            ("hfsplus", 1024, b"H+\0\x04"),
+            ("nilfs2", 1024, &[2, 0, 0, 0, 0, 0, 0x34, 0x34]),
+            ("jfs", 0x8000, b"JFS1"),
+            ("reiserfs", 0x1_0034, b"ReIsEr2Fs"),
+            ("udf", 32769, b"BEA01"),
+            ("iso9660", 32769, b"CD001"),
+        ];
+        for (kind, offset, bytes) in signs {
+            let mut disk = vec![0; 1 << 17];
+            disk[offset..offset + bytes.len()].copy_from_slice(bytes);
+            let found = probe(&disk).expect(kind);
+            assert_eq!((found.kind, found.reader.is_err()), (kind, true));
+        }
+        assert_eq!(probe(&vec![0; 1 << 17]), None);
+    }
+}
