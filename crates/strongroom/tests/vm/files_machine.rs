@@ -147,7 +147,7 @@ fn assert_filled(lab: &Lab, place: &str, source: &[u8]) {
     let sparse = fs::read(out.join("sparse")).expect("copied");
     assert!(sparse.ends_with(b"end\n") && sparse[..40 << 20].iter().all(|byte| *byte == 0));
     let found = lab.json(&format!("restore files find {POINT} {place} --name data"));
-    assert_eq!(found["files"][0]["path"], "/etc/deep/data", "{found}");
+    assert_eq!(found["found"][0]["path"], "/etc/deep/data", "{found}");
 }
 
 fn blank(lab: &Lab, name: &str, mib: u64) {
