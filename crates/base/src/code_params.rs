@@ -58,6 +58,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("drill.failed", &["machines"]),
     ("boot.not_found", &["item", "point"]),
     ("files.volume", &["reason"]),
+    ("files.machine", &["reason"]),
     ("files.not_found", &["path", "reason"]),
     ("files.unsupported", &["path", "reason"]),
     ("files.secret", &["path"]),

@@ -7,8 +7,8 @@ use std::{io, sync::Arc};
 use strongroom_base::Coded;
 use strongroom_disk::{DiskError, DiskSource as _};
 use strongroom_files::{
-    FaultKind, FileReader, FilesError, Limits, NamedDisk, ReadAt, ReadFailure, ReaderCommand,
-    Secret, Volume,
+    FaultKind, FileReader, FilesError, Limits, Machine, NamedDisk, ReadAt, ReadFailure,
+    ReaderCommand, Secret, Volume,
 };
 use strongroom_format::Manifest;
 use strongroom_vault::Vault;
@@ -69,26 +69,19 @@ impl PointFiles {
         command: &ReaderCommand,
         limits: Limits,
     ) -> Result<(FileReader, Vec<String>), FilesError> {
-        let wanted = |name: &str| disk.is_none_or(|disk| disk == name);
-        let records: Vec<_> = point.disks.iter().filter(|it| wanted(&it.name)).collect();
-        if records.is_empty() {
-            let names: Vec<&str> = point.disks.iter().map(|disk| disk.name.as_str()).collect();
-            let reason = match disk {
-                Some(disk) => format!("there is no disk {disk}; there are {}", names.join(", ")),
-                None => "the recovery point has no disks".to_owned(),
-            };
-            return Err(FilesError::Volume { reason });
-        }
-        let mut disks = Vec::new();
-        for record in &records {
-            let bytes = PointDisk::new(vault, record).map_err(|error| {
-                let reason = format!("its recorded size: {error}");
-                FilesError::Unsupported { path: format!("disk {}", record.name), reason }
-            })?;
-            disks.push(NamedDisk { name: record.name.clone(), bytes: Arc::new(Bytes(bytes)) });
-        }
-        let reader = FileReader::start(command, disks, limits)?;
-        Ok((reader, records.iter().map(|record| record.name.clone()).collect()))
+        let (disks, names) = named(vault, point, disk)?;
+        Ok((FileReader::start(command, disks, limits)?, names))
+    }
+
+    /// Starts a machine for the disks of a point, or for one of them, and looks what is on them.
+    pub fn open_in_machine(
+        vault: &Arc<Vault>,
+        point: &Manifest,
+        disk: Option<&str>,
+        machine: &Machine,
+    ) -> Result<Self, FilesError> {
+        let (disks, names) = named(vault, point, disk)?;
+        Self::survey(FileReader::start_machine(machine, &disks)?, names)
     }
 
     /// Looks what is on the disks of a process that was started.
@@ -114,6 +107,11 @@ impl PointFiles {
     /// Whether it was given secrets.
     pub(crate) const fn is_unlocked(&self) -> bool {
         self.is_unlocked
+    }
+
+    /// Whether a machine reads.
+    pub(crate) const fn is_machine(&self) -> bool {
+        self.reader.is_machine()
     }
 
     /// The process that reads, by itself.
@@ -201,6 +199,33 @@ impl PointFiles {
             }
         }
     }
+}
+
+/// The disks of a point, or the named one, and their names.
+fn named(
+    vault: &Arc<Vault>,
+    point: &Manifest,
+    disk: Option<&str>,
+) -> Result<(Vec<NamedDisk>, Vec<String>), FilesError> {
+    let wanted = |name: &str| disk.is_none_or(|disk| disk == name);
+    let records: Vec<_> = point.disks.iter().filter(|it| wanted(&it.name)).collect();
+    if records.is_empty() {
+        let names: Vec<&str> = point.disks.iter().map(|disk| disk.name.as_str()).collect();
+        let reason = match disk {
+            Some(disk) => format!("there is no disk {disk}; there are {}", names.join(", ")),
+            None => "the recovery point has no disks".to_owned(),
+        };
+        return Err(FilesError::Volume { reason });
+    }
+    let mut disks = Vec::new();
+    for record in &records {
+        let bytes = PointDisk::new(vault, record).map_err(|error| {
+            let reason = format!("its recorded size: {error}");
+            FilesError::Unsupported { path: format!("disk {}", record.name), reason }
+        })?;
+        disks.push(NamedDisk { name: record.name.clone(), bytes: Arc::new(Bytes(bytes)) });
+    }
+    Ok((disks, records.iter().map(|record| record.name.clone()).collect()))
 }
 
 /// Whether what is on it is not known, as the disk cannot be read there.

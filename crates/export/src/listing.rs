@@ -93,8 +93,12 @@ impl PointFiles {
         // Another version may read more, or otherwise.
         hasher.update(concat!("listing 1 ", env!("CARGO_PKG_VERSION"), "\0").as_bytes());
         let facts = format!(
-            "{:?} {:?} {} {:?}\0",
-            volume.offset, volume.logical, volume.size, volume.file_system
+            "{:?} {:?} {} {:?} {}\0",
+            volume.offset,
+            volume.logical,
+            volume.size,
+            volume.file_system,
+            self.is_machine()
         );
         hasher.update(facts.as_bytes());
         // Btrfs may have several devices, of which the volume names one.

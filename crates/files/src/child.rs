@@ -1,7 +1,7 @@
 //! The process that reads: it has the socket, and nothing else.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     os::{fd::AsFd as _, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
@@ -13,7 +13,7 @@ use crate::{
     luks, sandbox,
     secret::{Place, Secret, Unlocked},
     source::{Cached, ReadAt, check_within, length},
-    survey::{Surveyed, survey, survey_with},
+    survey::{Surveyed, Volume, survey, survey_with},
     tree::{Entry, Fault, FaultKind, Piece, Tree},
     wire::{Answer, Given, Hello, Line, READ_MAX, Request},
 };
@@ -68,26 +68,82 @@ pub fn serve() -> io::Result<()> {
         let remote = Remote { line: Arc::clone(&line), index, size };
         disks.push(Arc::new(Cached::new(Arc::new(remote))));
     }
-    let mut child = Child { line, disks, volumes: Vec::new(), tree: None, unlocked: Vec::new() };
-    loop {
-        let request = lock(&child.line).hear();
-        match request {
-            Ok(request) => child.answer(&request)?,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            Err(error) => return Err(error),
-        }
-    }
+    let volumes = OfDisks { disks, volumes: Vec::new(), unlocked: Vec::new() };
+    Child::new(line, volumes).run()
 }
 
-struct Child {
-    line: Arc<Mutex<Line>>,
+/// Where volumes come from.
+pub(crate) trait Volumes {
+    /// What is on the disks.
+    fn survey(&mut self) -> Vec<Volume>;
+
+    /// Opens the file system of a volume of the last survey. None is open.
+    fn open(&mut self, volume: u32) -> Result<Box<dyn Tree>, Fault>;
+
+    /// The keys of encrypted volumes that one of these secrets opens.
+    fn unlock(&mut self, secrets: &[Secret]) -> Result<Vec<Unlocked>, Fault>;
+
+    /// Has encrypted volumes opened by these keys in every survey from now on.
+    fn keys(&mut self, unlocked: &[Unlocked]) -> Result<(), Fault>;
+}
+
+/// Volumes that the readers here read.
+struct OfDisks {
     disks: Vec<Arc<dyn ReadAt>>,
     volumes: Vec<Surveyed>,
-    tree: Option<Box<dyn Tree>>,
     unlocked: Vec<Unlocked>,
 }
 
-impl Child {
+impl Volumes for OfDisks {
+    fn survey(&mut self) -> Vec<Volume> {
+        self.volumes = survey_with(&self.disks, &self.unlocked);
+        self.volumes.iter().map(|it| it.volume.clone()).collect()
+    }
+
+    fn open(&mut self, volume: u32) -> Result<Box<dyn Tree>, Fault> {
+        let index = usize::try_from(volume).ok();
+        let volume = index.and_then(|index| self.volumes.get(index));
+        volume.ok_or_else(no_volume)?.open()
+    }
+
+    fn unlock(&mut self, secrets: &[Secret]) -> Result<Vec<Unlocked>, Fault> {
+        Ok(unlock(&self.disks, secrets))
+    }
+
+    fn keys(&mut self, unlocked: &[Unlocked]) -> Result<(), Fault> {
+        self.unlocked = unlocked.to_vec();
+        Ok(())
+    }
+}
+
+pub(crate) fn no_volume() -> Fault {
+    Fault::new(FaultKind::NotFound, "there is no such volume")
+}
+
+/// The side that answers.
+pub(crate) struct Child<S, V> {
+    line: Arc<Mutex<Line<S>>>,
+    volumes: V,
+    tree: Option<Box<dyn Tree>>,
+}
+
+impl<S: Read + Write, V: Volumes> Child<S, V> {
+    pub(crate) fn new(line: Arc<Mutex<Line<S>>>, volumes: V) -> Self {
+        Self { line, volumes, tree: None }
+    }
+
+    /// Answers until nobody asks any more.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        loop {
+            let request = lock(&self.line).hear();
+            match request {
+                Ok(request) => self.answer(&request)?,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn answer(&mut self, request: &Request) -> io::Result<()> {
         let mut buf = Vec::new();
         let answered = catch_unwind(AssertUnwindSafe(|| self.work(request, &mut buf)));
@@ -103,25 +159,20 @@ impl Child {
 
     fn work(&mut self, request: &Request, buf: &mut Vec<u8>) -> Result<Answer, Fault> {
         match request {
-            Request::Survey => {
-                self.volumes = survey_with(&self.disks, &self.unlocked);
-                let volumes = self.volumes.iter().map(|it| it.volume.clone());
-                return Ok(Answer::Volumes(volumes.collect()));
-            }
+            Request::Survey => return Ok(Answer::Volumes(self.volumes.survey())),
             Request::Open { volume } => {
-                let index = usize::try_from(*volume).ok();
-                let volume = index.and_then(|index| self.volumes.get(index));
-                let none = || Fault::new(FaultKind::NotFound, "there is no such volume");
-                let tree = volume.ok_or_else(none)?.open()?;
+                // The one that was open lets go of its volume first.
+                self.tree = None;
+                let tree = self.volumes.open(*volume)?;
                 let opened = Answer::Opened { root: tree.root(), notes: tree.notes() };
                 self.tree = Some(tree);
                 return Ok(opened);
             }
             Request::Unlock { secrets } => {
-                return Ok(Answer::Unlocked(unlock(&self.disks, secrets)));
+                return Ok(Answer::Unlocked(self.volumes.unlock(secrets)?));
             }
             Request::Keys { unlocked } => {
-                self.unlocked.clone_from(unlocked);
+                self.volumes.keys(unlocked)?;
                 return Ok(Answer::Ready);
             }
             _ => {}
@@ -185,7 +236,7 @@ fn named(tree: &mut dyn Tree, entries: Vec<Entry>, name: &[u8]) -> Option<Entry>
 }
 
 /// Sends entries in messages of bounded length.
-fn send(line: &Mutex<Line>, entries: Vec<Entry>) -> Result<(), Fault> {
+fn send<S: Read + Write>(line: &Mutex<Line<S>>, entries: Vec<Entry>) -> Result<(), Fault> {
     let lost = |error: io::Error| Fault::new(FaultKind::Reader, error.to_string());
     let (mut batch, mut bytes) = (Vec::new(), 0_usize);
     for entry in entries {

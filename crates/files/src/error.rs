@@ -57,6 +57,12 @@ pub enum FilesError {
         /// How.
         reason: String,
     },
+    /// The machine that reads cannot be started on this host.
+    #[error("the micro-VM that reads files cannot be started: {reason}")]
+    Machine {
+        /// What it lacks, or how it failed.
+        reason: String,
+    },
     /// The disk could not be read.
     #[error("cannot read disk {disk}")]
     Disk {
@@ -101,6 +107,7 @@ impl Coded for FilesError {
             Self::Secret { .. } => &codes::FILES_SECRET,
             Self::Damaged { .. } => &codes::FILES_DAMAGED,
             Self::Reader { .. } => &codes::FILES_READER,
+            Self::Machine { .. } => &codes::FILES_MACHINE,
             Self::Disk { source, .. } => code_of(source),
             Self::Target { .. } | Self::Stopped { .. } => &codes::LOCAL_IO,
             Self::Cancelled => &codes::INTERRUPTED,
@@ -115,6 +122,7 @@ impl Coded for FilesError {
             Self::Secret { path } => params!(FILES_SECRET: path),
             Self::Damaged { path, reason } => params!(FILES_DAMAGED: path, reason),
             Self::Reader { path, reason } => params!(FILES_READER: path, reason),
+            Self::Machine { reason } => params!(FILES_MACHINE: reason),
             Self::Disk { disk, source: _ } => {
                 params!(DISK_IO | STORE_CORRUPT | STORE_MISSING | STORE_UNAVAILABLE | STORE_DENIED | STORE_PROTOCOL | STORE_FULL | STORE_READ_ONLY | STORE_DEGRADED | INDEX_INCOMPLETE | VAULT_FORMAT | VAULT_NOT_FOUND | KEY_WRONG | LOCAL_IO | INTERRUPTED | BUG: disk)
             }

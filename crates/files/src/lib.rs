@@ -9,6 +9,9 @@
 //! bounded memory and time, and one socket, over which it asks for bytes of the disks. What it answers is checked
 //! here. Which file systems are read is decided by lists of features ([`mod@probe`]), not by whether a reader opens them.
 //!
+//! What no reader here reads right is read by Linux itself, in a machine of its own ([`Machine`]) that answers the same
+//! questions.
+//!
 //! This crate knows neither vaults nor recovery points: a disk is whatever can be read at offsets.
 
 mod archive;
@@ -23,6 +26,7 @@ mod ext;
 mod fat;
 mod luks;
 mod lvm;
+mod machine;
 mod ntfs;
 mod partitions;
 mod probe;
@@ -49,6 +53,7 @@ pub use child::serve;
 pub use content::content;
 pub use deliver::{Delivered, Options, Problem, deliver};
 pub use error::{FilesError, ReadFailure, shown};
+pub use machine::{Machine, MachineLimits, guest, launch, machine_may_read};
 pub use partitions::{Partition, Table, table};
 pub use probe::{Found, Reader, probe};
 pub use reader::{FileReader, Limits, NamedDisk, ReaderCommand, Stopper};

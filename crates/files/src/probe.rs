@@ -80,10 +80,24 @@ fn other(disk: &dyn ReadAt, head: &Le) -> Option<Found> {
         ("apfs", "no reader for APFS is in this version")
     } else if head.has(0, b"hsqs") {
         ("squashfs", "no reader for squashfs is in this version")
+    } else if at(1024, &[0x10, 0x20, 0xf5, 0xf2]) {
+        ("f2fs", "no reader for F2FS is in this version")
+    } else if at(1024, &[0xe2, 0xe1, 0xf5, 0xe0]) {
+        ("erofs", "no reader for EROFS is in this version")
+    } else if at(1024, b"H+\0\x04") {
+        ("hfsplus", "no reader for HFS+ is in this version")
+    } else if at(1024 + 6, &[0x34, 0x34]) && at(1024, &[2, 0, 0, 0]) {
+        ("nilfs2", "no reader for NILFS2 is in this version")
+    } else if at(0x8000, b"JFS1") {
+        ("jfs", "no reader for JFS is in this version")
+    } else if at(0x1_0034, b"ReIsEr") {
+        ("reiserfs", "no reader for ReiserFS is in this version")
     } else if at(4096 - 10, b"SWAPSPACE2") {
         ("swap", "it is swap space")
     } else if at(4096, &[0xfc, 0x4e, 0x2b, 0xa9]) {
         ("linux_raid_member", "it is a part of an array (Linux RAID)")
+    } else if at(32769, b"BEA01") {
+        ("udf", "no reader for UDF is in this version")
     } else if at(32769, b"CD001") {
         ("iso9660", "no reader for ISO 9660 is in this version")
     } else {
@@ -371,4 +385,32 @@ fn fat(head: &Le) -> Option<Found> {
     let id = format!("{:04X}-{:04X}", id >> 16, id & 0xffff);
     let uuid = matches!(head.u8(at - 1), 0x28 | 0x29).then_some(id);
     Some(Found { kind: "vfat", label, uuid, reader: Ok(Reader::Fat), notes: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What only a machine reads is known by name, and refused.
+    #[test]
+    fn file_systems_without_a_reader_are_named() {
+        let signs: [(&str, usize, &[u8]); 9] = [
+            ("squashfs", 0, b"hsqs"),
+            ("f2fs", 1024, &[0x10, 0x20, 0xf5, 0xf2]),
+            ("erofs", 1024, &[0xe2, 0xe1, 0xf5, 0xe0]),
+            ("hfsplus", 1024, b"H+\0\x04"),
+            ("nilfs2", 1024, &[2, 0, 0, 0, 0, 0, 0x34, 0x34]),
+            ("jfs", 0x8000, b"JFS1"),
+            ("reiserfs", 0x1_0034, b"ReIsEr2Fs"),
+            ("udf", 32769, b"BEA01"),
+            ("iso9660", 32769, b"CD001"),
+        ];
+        for (kind, offset, bytes) in signs {
+            let mut disk = vec![0; 1 << 17];
+            disk[offset..offset + bytes.len()].copy_from_slice(bytes);
+            let found = probe(&disk).expect(kind);
+            assert_eq!((found.kind, found.reader.is_err()), (kind, true));
+        }
+        assert_eq!(probe(&vec![0; 1 << 17]), None);
+    }
 }

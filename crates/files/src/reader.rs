@@ -12,16 +12,17 @@ use std::{
     },
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread::JoinHandle,
     time::Duration,
 };
 
 use serde::Serialize;
-use strongroom_base::{Clock as _, Kind as CodeKind, SystemClock, start_thread};
+use strongroom_base::{Clock as _, Kind as CodeKind, SystemClock, lock, start_thread};
 
 use crate::{
     error::{FilesError, code_of, shown, with_causes},
+    machine::{Accelerator, Machine, Running, Started},
     secret::{Place, Secret, Unlocked},
     source::ReadAt,
     survey::Volume,
@@ -89,6 +90,9 @@ impl Stopper {
     }
 }
 
+/// A disk that could not be read, and why, until that is an error.
+pub(crate) type Unread = Arc<Mutex<Option<(String, io::Error)>>>;
+
 /// A process that reads file systems of some disks. The thread that starts it must live as long as it does.
 pub struct FileReader {
     /// None in tests that answer themselves.
@@ -100,12 +104,13 @@ pub struct FileReader {
     end: Option<(u32, u64)>,
     /// What is read before it is asked for.
     ahead: Option<Ahead>,
-    /// Why a disk could not be read, until that is an error.
-    unread: Option<(String, io::Error)>,
+    unread: Unread,
     /// Why a part of the disks could not be read in the last survey.
     missed: Option<FilesError>,
     /// Why the process is of no use any more.
     broken: Option<String>,
+    /// Of a machine that reads in the place of a process: what it needs besides.
+    machine: Option<Running>,
 }
 
 /// Bytes that are being read: of which disk, where and how many.
@@ -170,9 +175,10 @@ impl FileReader {
             patience: limits.patience,
             end: None,
             ahead: None,
-            unread: None,
+            unread: Unread::default(),
             missed: None,
             broken: None,
+            machine: None,
         };
         let hello =
             Hello { disks: sizes, memory: limits.memory, seconds: limits.processor.as_secs() };
@@ -180,6 +186,61 @@ impl FileReader {
             Answer::Ready => Ok(reader),
             other => Err(reader.lied(b"/", &other)),
         }
+    }
+
+    /// Starts a machine for these disks, whose kernel reads them. It is gone when this is.
+    pub fn start_machine(machine: &Machine, disks: &[NamedDisk]) -> Result<Self, FilesError> {
+        let mut all = Accelerator::all().into_iter().peekable();
+        while let Some(accelerator) = all.next() {
+            match Self::start_with(machine, accelerator, disks.to_vec()) {
+                Err(FilesError::Machine { reason }) if all.peek().is_some() => {
+                    tracing::debug!(
+                        reason,
+                        ?accelerator,
+                        "the machine that reads files does not start so"
+                    );
+                }
+                started => return started,
+            }
+        }
+        Err(FilesError::Machine { reason: "nothing can run it".to_owned() })
+    }
+
+    fn start_with(
+        machine: &Machine,
+        accelerator: Accelerator,
+        disks: Vec<NamedDisk>,
+    ) -> Result<Self, FilesError> {
+        let unread = Unread::default();
+        let sizes = disks.iter().map(|disk| disk.bytes.size()).collect();
+        let Started { child, line, running } = machine.start(accelerator, &disks, &unread)?;
+        let mut reader = Self {
+            child: Some(child),
+            line,
+            disks,
+            patience: accelerator.patience(machine),
+            end: None,
+            ahead: None,
+            unread,
+            missed: None,
+            broken: None,
+            machine: Some(running),
+        };
+        let hello = Hello { disks: sizes, memory: 0, seconds: 0 };
+        match reader.ask(b"/", &hello) {
+            Ok(Answer::Ready) => {
+                reader.patience = machine.limits.patience;
+                Ok(reader)
+            }
+            Ok(other) => Err(reader.lied(b"/", &other)),
+            Err(FilesError::Reader { reason, .. }) => Err(FilesError::Machine { reason }),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Whether a machine reads.
+    pub const fn is_machine(&self) -> bool {
+        self.machine.is_some()
     }
 
     /// The process, as long as there is one.
@@ -205,7 +266,8 @@ impl FileReader {
                     return Err(self.breaks(b"/", "it names disks that it was not given"));
                 }
                 // The rest of the disks may be whole.
-                if let Some((disk, error)) = self.unread.take() {
+                let unread = lock(&self.unread).take();
+                if let Some((disk, error)) = unread {
                     self.missed = Some(missed(&mut volumes, disk, error));
                 }
                 Ok(volumes)
@@ -348,7 +410,8 @@ impl FileReader {
 
     /// An answer, unless a part of the disk could not be read for it: readers may make something of that.
     fn settled<T>(&mut self, answer: T) -> Result<T, FilesError> {
-        match self.unread.take() {
+        let unread = lock(&self.unread).take();
+        match unread {
             Some((disk, source)) => Err(FilesError::Disk { disk, source }),
             None => Ok(answer),
         }
@@ -392,7 +455,9 @@ impl FileReader {
 
     fn give(&mut self, path: &[u8], disk: u32, offset: u64, len: u32) -> Result<(), FilesError> {
         let wanted = (disk, offset, usize::try_from(len).unwrap_or(usize::MAX));
-        let Some(named) = self.disk(disk).filter(|_| wanted.2 <= READ_MAX).cloned() else {
+        // A machine has its disks.
+        let may_ask = self.machine.is_none() && wanted.2 <= READ_MAX;
+        let Some(named) = self.disk(disk).filter(|_| may_ask).cloned() else {
             return Err(self.breaks(path, "it asks for bytes that it may not have"));
         };
         let read = match self.ahead.take() {
@@ -406,7 +471,7 @@ impl FileReader {
         let given = match read {
             Ok(bytes) => self.line.say(&Given::Data).and_then(|()| self.line.give(&bytes)),
             Err(error) => {
-                self.unread.get_or_insert((named.name, error));
+                lock(&self.unread).get_or_insert((named.name, error));
                 self.line.say(&Given::Failed)
             }
         };
@@ -427,7 +492,8 @@ impl FileReader {
 
     /// A failure that the process answered. If the disk is to blame, the disk's own error.
     fn failed(&mut self, path: &[u8], fault: Fault) -> FilesError {
-        match (self.unread.take(), fault.kind) {
+        let unread = lock(&self.unread).take();
+        match (unread, fault.kind) {
             (Some((disk, source)), _) => FilesError::Disk { disk, source },
             (None, FaultKind::Disk) => FilesError::of_fault(path, Fault::damaged(fault.reason)),
             (None, _) => FilesError::of_fault(path, fault),
@@ -450,13 +516,17 @@ impl FileReader {
     fn ended(&mut self, path: &[u8], error: &io::Error) -> FilesError {
         let is_late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
         let seconds = self.patience.as_secs_f32();
-        if is_late {
-            return self.breaks(path, &format!("it did not answer within {seconds} seconds"));
-        }
-        let reason = match self.end() {
-            Some(status) => format!("it ended ({status})"),
-            None => format!("it broke the protocol ({error})"),
+        let mut reason = if is_late {
+            format!("it did not answer within {seconds} seconds")
+        } else {
+            match self.end() {
+                Some(status) => format!("it ended ({status})"),
+                None => format!("it broke the protocol ({error})"),
+            }
         };
+        if let Some(said) = self.machine.as_ref().and_then(Running::said) {
+            reason = format!("{reason}; the last that it said: {said}");
+        }
         self.breaks(path, &reason)
     }
 

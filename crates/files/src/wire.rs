@@ -16,6 +16,7 @@ use std::{
     os::unix::net::UnixStream,
 };
 
+use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
@@ -109,9 +110,9 @@ pub(crate) enum Given {
 const MESSAGE: u8 = 1;
 const BYTES: u8 = 2;
 
-/// One end of the socket.
-pub(crate) struct Line {
-    socket: UnixStream,
+/// One end of the socket, or of what takes its place.
+pub(crate) struct Line<S = UnixStream> {
+    socket: S,
     frame: Zeroizing<Vec<u8>>,
 }
 
@@ -120,12 +121,20 @@ fn invalid(reason: &'static str) -> io::Error {
 }
 
 impl Line {
-    pub(crate) fn new(socket: UnixStream) -> Self {
-        Self { socket, frame: Zeroizing::default() }
-    }
-
     pub(crate) fn socket(&self) -> &UnixStream {
         &self.socket
+    }
+
+    /// Whether nothing comes any more, because the other end is closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        rustix::net::recv(&self.socket, &mut [0_u8], flags).is_ok_and(|(_, len)| len == 0)
+    }
+}
+
+impl<S: Read + Write> Line<S> {
+    pub(crate) fn new(socket: S) -> Self {
+        Self { socket, frame: Zeroizing::default() }
     }
 
     pub(crate) fn say<T: Serialize>(&mut self, message: &T) -> io::Result<()> {

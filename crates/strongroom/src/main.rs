@@ -69,6 +69,15 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         };
     }
+    if arguments.get(1).is_some_and(|first| first == commands::restore_files::LAUNCHER) {
+        // It changes its user and becomes another program: nothing else runs before.
+        out::tell(&format!("{}\n", strongroom_files::launch()));
+        return ExitCode::FAILURE;
+    }
+    if arguments.get(1).is_some_and(|first| first == commands::restore_files::GUEST) {
+        strongroom_files::guest();
+        return ExitCode::FAILURE;
+    }
     if complete(&arguments) {
         return ExitCode::SUCCESS;
     }

@@ -36,9 +36,10 @@ fn lied_to(mut answers: impl FnMut(Request) -> Option<Vec<Answer>> + Send + 'sta
         patience: Duration::from_millis(500),
         end: None,
         ahead: None,
-        unread: None,
+        unread: Unread::default(),
         missed: None,
         broken: None,
+        machine: None,
     }
 }
 
@@ -465,4 +466,19 @@ fn errors_of_the_folder_name_its_path() {
     assert_eq!(error.code().name, "local.io");
     let full = format!("cannot make {place}/d; files delivered before that: 3: No space left");
     assert!(error.with_causes().starts_with(&full), "{}", error.with_causes());
+}
+
+/// A machine has its disks, and asks for none of their bytes; what it has said last is in the error.
+#[test]
+fn a_machine_that_asks_for_bytes_is_ended() {
+    let mut reader = lied_to(|_| Some(vec![Answer::Need { disk: 0, offset: 0, len: 512 }]));
+    reader.machine = Some(Running::played().expect("played"));
+    let error = reader.survey().expect_err("refused").to_string();
+    assert!(error.contains("bytes that it may not have"), "{error}");
+    assert!(reader.is_broken());
+
+    let mut reader = lied_to(|_| None);
+    reader.machine = Some(Running::played().expect("played"));
+    let error = reader.survey().expect_err("ended").to_string();
+    assert!(error.ends_with("the last that it said: Kernel panic"), "{error}");
 }

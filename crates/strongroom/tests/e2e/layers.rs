@@ -60,11 +60,13 @@ const TESTING: (&str, [&str; 2]) = ("strongroom-testing", ["strongroom-bench", "
 /// that tests and simulators own the time.
 ///
 /// [`Clock`]: strongroom_base::Clock
-const SYSTEM_CLOCK: [(&str, &str); 14] = [
+const SYSTEM_CLOCK: [(&str, &str); 15] = [
     // What they wait for is another process, which lives in the machine's time.
     ("strongroom-disk", "image/serve.rs"),
     ("strongroom-disk", "nbd/disk.rs"),
     ("strongroom-files", "reader.rs"),
+    // Process 1 of a machine, which waits for its devices.
+    ("strongroom-files", "machine/guest/mod.rs"),
     ("strongroom-keys", "module.rs"),
     // They put the service together, for all its life or for one command, and give it this clock.
     ("strongroom-server", "src/serve.rs"),

@@ -25,6 +25,7 @@ mod consistency;
 #[path = "../e2e/documented.rs"]
 mod documented;
 mod encrypted;
+mod files_machine;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod guest;
 #[allow(dead_code, reason = "the bed offers more than is used now")]

@@ -88,8 +88,7 @@ impl CpArgs {
 
     /// From the vault.
     fn directly(&self, context: &Context) -> Result<Copied, Failure> {
-        let mut opened = self.place.open(context)?;
-        let volume = self.place.choose(&mut opened)?;
+        let (mut opened, volume) = self.place.open_volume(context)?;
         let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
         let mut files = Files::open(opened.reader(), &volume)?;
         let found = files.locate(path_of(&self.path))?;

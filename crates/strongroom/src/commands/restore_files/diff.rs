@@ -142,8 +142,7 @@ impl DiffArgs {
         let mut problems = Problems::default();
         let mut trees = Vec::new();
         for point in [&from, &to] {
-            let mut opened = self.place.opened(&vault, point)?;
-            let volume = self.place.choose(&mut opened)?;
+            let (mut opened, volume) = self.place.opened_volume(context, &vault, point)?;
             let mut files = Files::open(opened.reader(), &volume)?;
             trees.push(self.all(context, &mut files, &mut problems)?);
         }
@@ -193,11 +192,9 @@ impl DiffArgs {
         let vault = open_vault(context, &self.place.open, None)?;
         let to = self.place.point.find(&vault)?;
         let from = super::find(&vault, &to.item, self.from)?;
-        let (mut from, mut to) =
-            (self.place.opened(&vault, &from)?, self.place.opened(&vault, &to)?);
-        let old = self.place.choose(&mut from)?;
+        let (mut from, old) = self.place.opened_volume(context, &vault, &from)?;
+        let (mut to, new) = self.place.opened_volume(context, &vault, &to)?;
         let mut old = Files::open(from.reader(), &old)?;
-        let new = self.place.choose(&mut to)?;
         let mut new = Files::open(to.reader(), &new)?;
         let before = self.all(context, &mut old, problems)?;
         let after = self.all(context, &mut new, problems)?;

@@ -172,7 +172,7 @@ impl FindArgs {
         let mut search = Search::default();
         for point in points {
             let id = point.id;
-            let mut opened = match self.place.opened(&vault, &point) {
+            let (mut opened, volume) = match self.place.opened_volume(context, &vault, &point) {
                 Ok(opened) => opened,
                 Err(failure) if self.all_points => {
                     search.problem(format!("{id}: {}", failure.message()));
@@ -180,19 +180,17 @@ impl FindArgs {
                 }
                 Err(failure) => return Err(failure),
             };
-            let searched = self.place.choose(&mut opened).and_then(|volume| {
-                let path = path_of(&self.path);
-                opened.tree((&vault, &point), &volume, path, &context.cancel, &mut |listed| {
-                    match listed {
-                        Listed::File { path, attributes } => {
-                            self.take(&mut search, id, path, attributes);
-                        }
-                        Listed::Failed { path, reason } => {
-                            search.problem(format!("{id}: {}: {reason}", shown(path)));
-                        }
+            let (path, of) = (path_of(&self.path), (&*vault, &point));
+            let searched = opened.tree(of, &volume, path, &context.cancel, &mut |listed| {
+                match listed {
+                    Listed::File { path, attributes } => {
+                        self.take(&mut search, id, path, attributes);
                     }
-                    Ok(())
-                })
+                    Listed::Failed { path, reason } => {
+                        search.problem(format!("{id}: {}: {reason}", shown(path)));
+                    }
+                }
+                Ok(())
             });
             match searched {
                 Err(FilesError::Cancelled) => return Err(FilesError::Cancelled.into()),

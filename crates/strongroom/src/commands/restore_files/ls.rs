@@ -32,7 +32,8 @@ Examples:
   strongroom restore files ls --item web01 --recovery-point latest --path /etc
   strongroom restore files ls --item web01 --recovery-point latest --disk vda --partition 2 \\
       --path /home --output json
-  strongroom restore files ls --item web01 --recovery-point latest --luks-key-file ~/web01.luks")]
+  strongroom restore files ls --item web01 --recovery-point latest --luks-key-file ~/web01.luks
+  strongroom restore files ls --item web01 --recovery-point latest --reader machine")]
 pub(crate) struct LsArgs {
     #[command(flatten)]
     place: WhereArgs,
@@ -144,9 +145,13 @@ impl LsArgs {
                 }
             };
         }
-        let mut opened = self.place.open(context)?;
-        let Some(path) = path else { return list_volumes(context, &mut opened) };
-        let volume = self.place.choose(&mut opened)?;
+        let Some(path) = path else {
+            let mut opened = self.place.open(context)?;
+            let listed = list_volumes(context, &mut opened);
+            self.place.name_machine(context, &opened);
+            return listed;
+        };
+        let (mut opened, volume) = self.place.open_volume(context)?;
         let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
         let mut files = Files::open(opened.reader(), &volume)?;
         let found = files.locate(&path)?;

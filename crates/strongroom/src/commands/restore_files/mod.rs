@@ -8,11 +8,14 @@ use std::{
 };
 
 use clap::{
-    Args, Subcommand,
+    Args, Subcommand, ValueEnum,
     builder::{OsStringValueParser, TypedValueParser},
 };
+use strongroom_base::Environment;
 use strongroom_export::PointFiles;
-use strongroom_files::{FilesError, Limits, ReaderCommand, Secret, Volume};
+use strongroom_files::{
+    FilesError, Limits, Machine, MachineLimits, ReaderCommand, Secret, Volume, machine_may_read,
+};
 use strongroom_format::Manifest;
 use strongroom_vault::Vault;
 
@@ -39,6 +42,10 @@ mod zip;
 
 /// The first argument of the process that reads file systems.
 pub(crate) const READER: &str = "file-reader";
+/// That of the process that becomes the machine which reads them.
+pub(crate) const LAUNCHER: &str = "file-machine";
+/// That of process 1 of this machine.
+pub(crate) const GUEST: &str = "file-guest";
 
 /// Most bytes of a file with the key of an encrypted volume.
 const SECRET_MAX: usize = 64 << 10;
@@ -69,6 +76,17 @@ impl FilesCommand {
     }
 }
 
+/// Who reads file systems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileSystemReader {
+    /// The locked-in process, and the micro-VM if the process cannot read the named file system
+    Auto,
+    /// The locked-in process only
+    Process,
+    /// The micro-VM: QEMU with this host's kernel, whose drivers read it
+    Machine,
+}
+
 /// Which file system of which recovery point.
 #[derive(Debug, Args)]
 pub(crate) struct WhereArgs {
@@ -91,6 +109,14 @@ pub(crate) struct WhereArgs {
     #[arg(long, value_name = "FILE")]
     luks_key_file: Vec<PathBuf>,
 
+    /// Who reads the file system. Without a server
+    #[arg(long, value_name = "READER", value_enum, default_value = "auto")]
+    reader: FileSystemReader,
+
+    /// The kernel of the micro-VM [default: the running one, or else the newest in /boot]. Without a server
+    #[arg(long, value_name = "FILE")]
+    machine_kernel: Option<PathBuf>,
+
     #[command(flatten)]
     open: OpenArgs,
 }
@@ -111,6 +137,11 @@ impl WhereArgs {
                 "--luks-key-file works on a vault directly, as no server gets the secret: name the vault with --vault",
             ));
         }
+        if self.reader == FileSystemReader::Machine || self.machine_kernel.is_some() {
+            return Err(Failure::usage(
+                "--reader machine and --machine-kernel work on a vault directly: name the vault with --vault",
+            ));
+        }
         Served::new(context, self).map(Some)
     }
 
@@ -122,7 +153,7 @@ impl WhereArgs {
         Err(Failure::usage("this works on a vault directly: name the vault with --vault"))
     }
 
-    /// Opens the point and looks at its disks.
+    /// Opens the point and looks at its disks, by the reader that is named.
     fn open(&self, context: &Context) -> Result<PointFiles, Failure> {
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
@@ -130,6 +161,9 @@ impl WhereArgs {
     }
 
     fn opened(&self, vault: &Arc<Vault>, point: &Manifest) -> Result<PointFiles, Failure> {
+        if self.reader == FileSystemReader::Machine {
+            return self.in_machine(vault, point);
+        }
         let (disk, command, limits) = (self.disk.as_deref(), reader()?, Limits::default());
         let mut files = PointFiles::open(vault, point, disk, &command, limits)?;
         if !self.luks_key_file.is_empty() {
@@ -138,9 +172,84 @@ impl WhereArgs {
         Ok(files)
     }
 
+    /// The same in a machine.
+    fn in_machine(&self, vault: &Arc<Vault>, point: &Manifest) -> Result<PointFiles, Failure> {
+        if !self.luks_key_file.is_empty() {
+            return Err(Failure::usage(
+                "--luks-key-file works with --reader process only: the micro-VM opens no encrypted volumes",
+            ));
+        }
+        let machine = self.machine()?;
+        Ok(PointFiles::open_in_machine(vault, point, self.disk.as_deref(), &machine)?)
+    }
+
+    fn machine(&self) -> Result<Machine, Failure> {
+        let command = ReaderCommand { arguments: vec![LAUNCHER.to_owned()], ..reader()? };
+        Ok(Machine {
+            command,
+            guest: GUEST.to_owned(),
+            kernel: self.machine_kernel.clone(),
+            temporary: Environment::given().temporary_folder(),
+            limits: MachineLimits::default(),
+        })
+    }
+
+    /// Says that a machine may read what the process does not.
+    fn name_machine(&self, context: &Context, opened: &PointFiles) {
+        let is_process = self.reader != FileSystemReader::Machine;
+        if is_process && opened.volumes().iter().any(machine_may_read) {
+            context.out.say("Note: a micro-VM may read more of it: --reader machine");
+        }
+    }
+
+    /// Opens a point and the one volume that is meant: by the process, and if that does not read it, by a machine.
+    fn open_volume(&self, context: &Context) -> Result<(PointFiles, Volume), Failure> {
+        let vault = open_vault(context, &self.open, None)?;
+        let point = self.point.find(&vault)?;
+        self.opened_volume(context, &vault, &point)
+    }
+
+    /// The same for a point.
+    fn opened_volume(
+        &self,
+        context: &Context,
+        vault: &Arc<Vault>,
+        point: &Manifest,
+    ) -> Result<(PointFiles, Volume), Failure> {
+        let mut opened = self.opened(vault, point)?;
+        let refused = match self.choose(&mut opened) {
+            Ok(volume) => return Ok((opened, volume)),
+            Err(error) => error,
+        };
+        if !self.may_try_machine(&refused, &opened) {
+            return Err(refused.into());
+        }
+        drop(opened);
+        context.out.say(&format!("Note: {refused}. A micro-VM tries it"));
+        let mut opened = self.in_machine(vault, point)?;
+        let volume = self.choose(&mut opened)?;
+        Ok((opened, volume))
+    }
+
     /// The one volume that is meant.
     fn choose(&self, opened: &mut PointFiles) -> Result<Volume, FilesError> {
         opened.choose(self.partition, self.volume.as_deref())
+    }
+
+    /// Whether a machine may read what the process does not: the volume that is named, or one of an array.
+    fn may_try_machine(&self, refused: &FilesError, opened: &PointFiles) -> bool {
+        let is_meant = |volume: &&Volume| {
+            (self.partition.is_none() || volume.partition == self.partition)
+                && (self.volume.is_none() || volume.logical == self.volume)
+        };
+        let is_of_array = self.volume.as_ref().is_some_and(|name| name.starts_with("md/"));
+        let meant: Vec<&Volume> =
+            opened.volumes().iter().filter(|it| is_of_array || is_meant(it)).collect();
+        let may = matches!(refused, FilesError::Unsupported { .. } | FilesError::Volume { .. })
+            && meant.iter().any(|volume| machine_may_read(volume))
+            && (is_of_array || meant.iter().all(|volume| volume.refusal.is_some()));
+        let is_free = self.reader == FileSystemReader::Auto && self.luks_key_file.is_empty();
+        may && is_free && self.machine().is_ok_and(|machine| machine.check().is_ok())
     }
 }
 

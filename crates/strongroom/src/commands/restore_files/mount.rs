@@ -69,8 +69,7 @@ impl MountArgs {
         self.place.refuse_server(context)?;
         let vault = open_vault(context, &self.place.open, None)?;
         let point = self.place.point.find(&vault)?;
-        let mut opened = self.place.opened(&vault, &point)?;
-        let volume = self.place.choose(&mut opened)?;
+        let (opened, volume) = self.place.opened_volume(context, &vault, &point)?;
         let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
         let mut reader = opened.into_reader();
         let (root, notes) = reader.open(&volume)?;

@@ -128,8 +128,7 @@ pub(super) fn pack(
         }
         Copied::of_report(report, named)
     } else {
-        let mut opened = place.open(context)?;
-        let volume = place.choose(&mut opened)?;
+        let (mut opened, volume) = place.open_volume(context)?;
         let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
         let mut files = Files::open(opened.reader(), &volume)?;
         let found = files.locate(path_of(path))?;
