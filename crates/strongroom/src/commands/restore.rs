@@ -35,7 +35,7 @@ pub(crate) enum RestoreCommand {
     Vm(Box<VmArgs>),
     /// List, find and copy single files of recovery points
     #[command(subcommand)]
-    Files(FilesCommand),
+    Files(Box<FilesCommand>),
     Accept(AcceptArgs),
     Undo(UndoArgs),
 }
