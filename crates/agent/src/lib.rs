@@ -20,7 +20,7 @@ mod verify;
 pub use accounts::ServedAccounts;
 pub use agents::{Folders, LocalAgents, ThisHost};
 pub use allowed::Allowed;
-pub use local::{LocalAgent, LocalHost};
+pub use local::{LocalAgent, LocalHost, boot::damaged as boot_damage};
 pub use local_keeper::LocalKeeper;
 pub use point_files::LocalPointFiles;
 pub use strongroom_disk::Within;

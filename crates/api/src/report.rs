@@ -310,8 +310,8 @@ mod tests {
 
     fn booted(point: &str) -> Value {
         json!({
-            "recovery_point": point, "item": "web", "machine": "web", "host": "kvm1",
-            "begun": "2026-01-01T00:00:00Z", "verdict": "failed", "expected": "agent", "expected_by": "history",
+            "recovery_point": point, "item": "web", "machine": "web", "host": "kvm1", "job": null, "damage": null,
+            "picture": null, "begun": "2026-01-01T00:00:00Z", "verdict": "failed", "expected": "agent", "expected_by": "history",
             "reached": "kernel", "reason": "r", "start_seconds": 0.5, "screenshot": "image/png", "console_bytes": 1,
             "read_bytes": 65536, "written_bytes": 0, "notes": [], "seconds": 2.5,
             "rungs": [{ "rung": "kernel", "outcome": "reached", "seconds": 1.5, "reason": "r" }],

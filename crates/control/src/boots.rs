@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use strongroom_api::{
-    self as api, BootPolicy, BootWanted, BootWhen, JobKind, JobState, PointState, RecoveryPoint,
-    Report, Trigger,
+    self as api, BootPolicy, BootWanted, BootWhen, JobKind, JobState, PointState, ProtectionState,
+    RecoveryPoint, Report, Trigger,
 };
 use strongroom_base::{HostId, JobId, PointId, message};
 use strongroom_catalog::{Document as _, Filter, Query, Stored, Tx};
@@ -51,6 +51,29 @@ impl BootSight {
     }
 }
 
+/// What of an item is not booted yet.
+#[derive(Clone, Copy)]
+enum Waits {
+    /// All may be booted.
+    Nothing,
+    /// A verification is at work.
+    All,
+    /// The verification of this point could not be made a short time ago.
+    Point(PointId),
+}
+
+impl Waits {
+    fn is_of(self, point: PointId) -> bool {
+        matches!(self, Self::Point(waiting) if waiting == point)
+    }
+
+    /// The points that a rule chooses from: the one that waits does not hold up those after it.
+    fn left_of(self, rule: BootRule, points: &[BootablePoint]) -> Vec<BootablePoint> {
+        let is_every = matches!(rule, BootRule::EveryPoint(_));
+        points.iter().filter(|point| !is_every || !self.is_of(point.id)).copied().collect()
+    }
+}
+
 /// An item whose policy wants a point booted.
 struct Candidate {
     item: ItemDoc,
@@ -74,6 +97,7 @@ impl Control {
             let target = Target::Item(doc.item.vault, doc.item.id);
             self.check(caller, Operation::VerifyBoot, target, || no_item(item))?;
             check_wanted(&wanted)?;
+            check_not_deleted(&doc.item)?;
             if sources::machine_uuid(&doc.item.source).is_none() {
                 let message = message!(
                     REQUEST_INVALID,
@@ -194,7 +218,11 @@ impl Control {
             let page = self.catalog.list::<ItemDoc>(&query).await?;
             for Stored { doc: item, .. } in page.items {
                 let is_machine = sources::machine_uuid(&item.item.source).is_some();
-                if !item.is_active() || !is_machine || self.boot_waits(&item, now).await? {
+                if !item.is_active() || !is_machine {
+                    continue;
+                }
+                let waits = self.boot_waits(&item, policy, now).await?;
+                if matches!(waits, Waits::All) {
                     continue;
                 }
                 let good = Filter::all()
@@ -207,7 +235,9 @@ impl Control {
                     .filter(|doc| doc.is_in_vault())
                     .map(|doc| bootable(&doc.point))
                     .collect();
-                if let Some(point) = to_boot(rule, &points, now) {
+                let ready = waits.left_of(rule, &points);
+                if let Some(point) = to_boot(rule, &ready, now).filter(|point| !waits.is_of(*point))
+                {
                     let last = points.iter().filter_map(|point| point.booted).max();
                     candidates.push(Candidate { item, point, wanted: wanted.clone(), last });
                 }
@@ -220,19 +250,27 @@ impl Control {
     }
 
     /// Whether the item's last verification has not ended, or is not to be repeated yet.
-    async fn boot_waits(&self, item: &ItemDoc, now: Timestamp) -> Result<bool> {
+    async fn boot_waits(
+        &self,
+        item: &ItemDoc,
+        policy: &PolicyDoc,
+        now: Timestamp,
+    ) -> Result<Waits> {
         let of_item = Filter::all()
             .eq("item", item.item.id.to_string())
             .eq("kind", JobKind::VerifyBoot.name());
         let last = Query::new(of_item).descending("created").limit(1);
         let last = self.catalog.list::<JobDoc>(&last).await?.items.into_iter().next();
-        Ok(last.is_some_and(|Stored { doc: JobDoc { job, .. }, .. }| match job.ended {
-            None => true,
-            Some(ended) => {
-                matches!(job.state, JobState::Failed | JobState::Cancelled)
-                    && now.duration_since(ended).abs() < PAUSE
-            }
-        }))
+        let Some(Stored { doc: JobDoc { job, .. }, .. }) = last else { return Ok(Waits::Nothing) };
+        let Some(ended) = job.ended else { return Ok(Waits::All) };
+        let is_bad = matches!(job.state, JobState::Failed | JobState::Cancelled);
+        let is_fresh = now.duration_since(ended).abs() < PAUSE;
+        // What was wrong may be right now.
+        let is_as_asked = policy.boot_changed.is_none_or(|changed| changed <= job.created);
+        Ok(match job.recovery_point {
+            Some(point) if is_bad && is_fresh && is_as_asked => Waits::Point(point),
+            _ => Waits::Nothing,
+        })
     }
 
     /// Writes a verification down. It does not take the item's turn: a backup must not wait for it.
@@ -279,10 +317,18 @@ fn bootable(point: &RecoveryPoint) -> BootablePoint {
 fn none_of(item: &api::Item, point: PointId) -> ControlError {
     ControlError::from(message!(
         BOOT_NOT_FOUND,
-        "recovery point {point} of {item} was never booted to verify it, or has no such picture",
+        "recovery point {point} of {item} was never booted to verify it, or its screen was not seen",
         item = item.name,
         point
     ))
+}
+
+/// Refuses an item that is deleted.
+pub(crate) fn check_not_deleted(item: &api::Item) -> Result<()> {
+    if item.state != ProtectionState::SoftDeleted {
+        return Ok(());
+    }
+    Err(ControlError::from(message!(ITEM_SOFT_DELETED, "{item} is deleted", item = item.name)))
 }
 
 /// What is to be proved is what the vault has: a point that is only near its source is not booted.

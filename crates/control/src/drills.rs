@@ -15,6 +15,7 @@ use strongroom_catalog::{Filter, Query, ReadTx, Tx};
 
 use crate::{
     audit,
+    boots::check_not_deleted,
     error::{ControlError, Result},
     lookup::{check_active, find_host, find_item, find_vault, no_vault},
     model::{ItemDoc, JobDoc, Spec, VaultDoc},
@@ -27,6 +28,7 @@ use crate::{
 /// The most machines of a drill.
 const MACHINES_MAX: usize = 100;
 const DAYS_MAX: u32 = 3660;
+const SECONDS_MAX: u32 = 24 * 3600;
 /// How much earlier than its day a drill may begin, so that it does not creep to a later hour each time.
 const EARLY: SignedDuration = SignedDuration::from_hours(1);
 
@@ -124,7 +126,11 @@ async fn last_of(tx: &mut ReadTx, vault: VaultId, host: HostId) -> Result<Option
 }
 
 /// The machines of a drill, by their host.
-async fn machines(tx: &mut ReadTx, vault: &api::Vault, wanted: &DrillWanted) -> Result<ByHost> {
+pub(crate) async fn machines(
+    tx: &mut ReadTx,
+    vault: &api::Vault,
+    wanted: &DrillWanted,
+) -> Result<ByHost> {
     let host = match &wanted.host {
         Some(host) => Some(find_host(tx, host).await?.doc.host.id),
         None => None,
@@ -147,6 +153,7 @@ async fn machines(tx: &mut ReadTx, vault: &api::Vault, wanted: &DrillWanted) -> 
                 name = item.name
             )));
         }
+        check_not_deleted(&item)?;
         add(&item);
     }
     if wanted.items.is_empty() {
@@ -206,13 +213,15 @@ fn check_drill(wanted: &DrillWanted) -> Result<()> {
         let message = "a drill has 100 machines at most";
         return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
     }
+    if wanted.within_seconds.is_some_and(|seconds| !(1..=SECONDS_MAX).contains(&seconds)) {
+        let message = "within_seconds is 1 to 86400";
+        return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
+    }
     check_wanted(&BootWanted {
         network: wanted.network.clone(),
         memory_bytes: wanted.memory_bytes,
         processors: wanted.processors,
         timeout_seconds: wanted.timeout_seconds,
-        // It has the same limits.
-        idle_seconds: wanted.within_seconds,
         ..BootWanted::default()
     })
 }

@@ -43,6 +43,7 @@ impl Control {
                 created: self.now(),
             },
             boot_since: None,
+            boot_changed: None,
         }
     }
 
@@ -99,6 +100,7 @@ impl Control {
                     created: self.now(),
                 },
                 boot_since: request.boot.as_ref().map(|_| self.now()),
+                boot_changed: None,
             };
             let version = tx.insert(&doc).await.map_err(name_taken)?;
             let name = format!("{}/{}", place.name, doc.policy.name);
@@ -148,6 +150,7 @@ impl Control {
                 if before != Some(boot.when) {
                     doc.boot_since = Some(now);
                 }
+                doc.boot_changed = Some(now);
                 policy.boot = Some(boot.clone()).filter(|boot| boot.when != BootWhen::Never);
             }
             let version = tx.update(&doc, version).await.map_err(name_taken)?;

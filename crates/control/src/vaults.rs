@@ -15,7 +15,7 @@ use strongroom_orders::VaultMake;
 use crate::{
     access::seen::seen,
     audit,
-    drills::check_drill_policy,
+    drills::{check_drill_policy, machines},
     error::{ControlError, Result},
     lookup::{check_active, check_name, find_vault, no_vault},
     model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, SettingDoc, VaultDoc},
@@ -226,6 +226,10 @@ impl Control {
             vault.immutability = change.immutability.unwrap_or(vault.immutability);
             vault.recompress = change.recompress.unwrap_or(vault.recompress);
             if let Some(drill) = change.drill {
+                // A name that is wrong is not found out after months.
+                if drill.every_days > 0 && !drill.wanted.items.is_empty() {
+                    machines(tx, vault, &drill.wanted).await?;
+                }
                 vault.drill = Some(drill).filter(|drill| drill.every_days > 0);
             }
             vault.tags = change.tags.unwrap_or_else(|| vault.tags.clone());

@@ -243,6 +243,7 @@ mod tests {
             item: "web01".to_owned(),
             machine: "web01".to_owned(),
             host: "kvm1".to_owned(),
+            job: None,
             begun: Timestamp::UNIX_EPOCH,
             verdict: BootVerdict::Passed,
             expected: Rung::Agent,

@@ -192,8 +192,6 @@ pub struct RestoreDone {
 pub struct BootOrder {
     /// The job.
     pub job: JobId,
-    /// When the order was first given: a verification that began later answers it.
-    pub since: Timestamp,
     /// The vault.
     pub vault: VaultAccess,
     /// The item's name in the vault.
@@ -210,6 +208,9 @@ pub struct BootOrder {
 pub struct BootDone {
     /// How far it came.
     pub boot: PointBoot,
+    /// The error that a restore of the point has, if stored data of it is damaged.
+    #[serde(default)]
+    pub damage: Option<ErrorBody>,
     /// What is not as good as it should be.
     pub warnings: Vec<ErrorBody>,
     /// The report, as the command of the same name prints it.

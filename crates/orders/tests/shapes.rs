@@ -95,7 +95,6 @@ fn id(step: &str) -> OrderId {
 fn of_boots(shapes: &mut Shapes) {
     let order = BootOrder {
         job: job(),
-        since: time(),
         vault: vault(),
         item: "web".to_owned(),
         point: point(),
@@ -156,7 +155,15 @@ fn of_boots(shapes: &mut Shapes) {
         console: vec![3],
     };
     shapes.add("boot_evidence", &evidence);
-    shapes.add("boot_done", &BootDone { boot, warnings, report: Report::default() });
+    shapes.add(
+        "boot_done",
+        &BootDone {
+            boot,
+            damage: Some(ErrorBody::new(&codes::STORE_CORRUPT, "a block is damaged")),
+            warnings,
+            report: Report::default(),
+        },
+    );
 }
 
 fn of_hosts(shapes: &mut Shapes) {

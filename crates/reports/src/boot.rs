@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_base::PointId;
+use strongroom_base::{JobId, PointId};
 
 /// A step of the way from bytes to a service that works, lowest first. Each needs those below it, except that the first
 /// two are looked at without starting anything.
@@ -188,6 +188,9 @@ pub struct BootReport {
     pub machine: String,
     /// The host that started it.
     pub host: String,
+    /// The job of the service that asked for it, if one did.
+    #[serde(default)]
+    pub job: Option<JobId>,
     /// When the verification began.
     pub begun: Timestamp,
     /// Whether it came as far as expected.

@@ -282,12 +282,13 @@ fn libvirt(found: &mut Findings, here: &ThisHost) {
 /// Backups of running machines keep what the guest overwrites beside its disks.
 fn scratch(found: &mut Findings, config: &ServerConfig) {
     let images = PathBuf::from("/var/lib/libvirt/images");
-    for folder in config.disk_dirs.iter().chain(&config.restore_dirs).chain([&images]) {
+    let folders = config.disk_dirs.iter().chain(&config.restore_dirs);
+    for folder in folders.chain([&config.boot_dir, &images]) {
         if folder.is_dir() {
             space(found, "scratch", folder);
         } else if *folder != images && !folder.exists() {
             let what = format!("{} is not there", folder.display());
-            let hint = "Create it, or remove it from disk_dirs and restore_dirs.";
+            let hint = "Create it, or name another one in disk_dirs, restore_dirs or boot_dir.";
             found.bad("scratch", Level::Warn, what, hint);
         }
     }

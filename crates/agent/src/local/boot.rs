@@ -8,14 +8,14 @@ use std::{sync::Arc, time::Duration};
 use strongroom_api::{
     BootOutcome, BootStep, BootWanted, ErrorBody, PointBoot, TaskName, TaskState,
 };
-use strongroom_base::{JobId, codes};
+use strongroom_base::{Code, JobId, codes, message};
 use strongroom_machine::{
     Boot, MachineError,
     boot::{self, BootRequest},
     drill::{DrillNetwork, DrillRequest, drill},
 };
 use strongroom_orders::{BootDone, BootEvidence, BootOrder, DrillDone, DrillOrder, Result, Watch};
-use strongroom_reports::{BootReport, BootVerdict, DrilledMachine, Rung};
+use strongroom_reports::{BootDamage, BootReport, BootVerdict, DrilledMachine, Rung};
 use strongroom_vault::Vault;
 
 use super::LocalAgent;
@@ -35,7 +35,7 @@ impl LocalAgent {
         let open = self.vaults.open(&order.vault).map_err(body)?;
         let vault = &open.vault;
         let kept = strongroom_machine::boot(vault, order.point).map_err(body)?;
-        let kept = kept.filter(|boot| boot.report.begun >= order.since);
+        let kept = kept.filter(|boot| boot.report.job == Some(order.job));
         let report = match kept {
             Some(boot) => boot.report,
             None => self.boot_now(vault, order, watch)?.report,
@@ -43,14 +43,15 @@ impl LocalAgent {
         let boot = point_boot(&report, order.job);
         watch.task(TaskName::Boot, TaskState::Completed, Some(in_words(&boot)));
         let warnings = open.warnings.iter().map(warning).collect();
-        Ok(BootDone { boot, warnings, report: report.into() })
+        let damage = report.damage.as_ref().map(damaged);
+        Ok(BootDone { boot, damage, warnings, report: report.into() })
     }
 
     fn boot_now(&self, vault: &Arc<Vault>, order: &BootOrder, watch: &Watch) -> Result<Boot> {
         let connection = self.connect()?;
         let point = vault.restorable_point(&order.item, order.point).map_err(body)?;
         let history = strongroom_machine::boots(vault, &order.item).map_err(body)?;
-        let request = self.boot_request(&order.wanted)?;
+        let request = self.boot_request(&order.wanted, order.job)?;
         let (progress, cancel) = (&watch.progress, &watch.cancel);
         let boot = boot::verify(vault, &connection, &point, &history, &request, progress, cancel);
         let boot = boot.map_err(body)?;
@@ -58,7 +59,7 @@ impl LocalAgent {
         Ok(boot)
     }
 
-    fn boot_request(&self, wanted: &BootWanted) -> Result<BootRequest> {
+    fn boot_request(&self, wanted: &BootWanted, job: JobId) -> Result<BootRequest> {
         let host = &self.host;
         // QEMU is started elsewhere.
         let folder = host.boots.canonicalize().map_err(|source| {
@@ -83,6 +84,7 @@ impl LocalAgent {
             writes_max: wanted.writes_max_bytes.unwrap_or(WRITES_MAX),
             reader: host.file_reader.clone(),
             together: None,
+            job: Some(job),
             places: host.places.clone(),
         })
     }
@@ -107,7 +109,7 @@ impl LocalAgent {
         };
         let request = DrillRequest {
             points,
-            boot: self.boot_request(&each)?,
+            boot: self.boot_request(&each, order.job)?,
             network: match wanted.network.as_deref() {
                 None => DrillNetwork::Own,
                 Some("none") => DrillNetwork::None,
@@ -134,6 +136,17 @@ impl LocalAgent {
         let warnings = open.warnings.iter().map(warning).collect();
         Ok(DrillDone { boots: boots.collect(), failed, warnings, report: report.into() })
     }
+}
+
+/// The error of stored data that is damaged: that which a restore of it has.
+pub fn damaged(damage: &BootDamage) -> ErrorBody {
+    let BootDamage { step, disk, code, reason } = damage;
+    let code = Code::named(code).unwrap_or(&codes::STORE_CORRUPT);
+    let message =
+        message!((code), "disk {disk} of the recovery point cannot be read", disk = disk.as_str());
+    let mut body = ErrorBody::from(message);
+    body.causes = vec![reason.clone(), format!("it was found at the step {step}")];
+    body
 }
 
 /// The newest verification of a point, with what shows it.

@@ -16,6 +16,9 @@ pub struct PolicyDoc {
     /// Since when every new point is booted, if that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_since: Option<Timestamp>,
+    /// When that was changed last, in whatever way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_changed: Option<Timestamp>,
 }
 
 impl Document for PolicyDoc {

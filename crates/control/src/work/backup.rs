@@ -199,7 +199,7 @@ impl Control {
         }
     }
 
-    async fn set_point_state(
+    pub(super) async fn set_point_state(
         &self,
         item: &api::Item,
         point: PointId,

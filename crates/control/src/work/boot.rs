@@ -2,7 +2,9 @@
 //!
 //! This module owns what follows from a result. Which point is booted when is decided by `boots`.
 
-use strongroom_api::{self as api, BootOutcome, BootWanted, ErrorBody, PointBoot};
+use strongroom_api::{
+    self as api, BootOutcome, BootStep, BootWanted, ErrorBody, PointBoot, PointState,
+};
 use strongroom_base::{ItemId, PointId, codes, message};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 use strongroom_orders::{BootOrder, Watch};
@@ -43,7 +45,6 @@ impl Control {
         events.send(Event::Point(point));
         let order = BootOrder {
             job: job.id,
-            since: job.created,
             vault: vault.access(),
             item: item.name.clone(),
             point,
@@ -54,6 +55,10 @@ impl Control {
         let done = Self::blocking(move || agent.verify_boot(&order, &follow)).await?;
         for warning in done.warnings {
             events.send(Event::Warning(warning));
+        }
+        if let Some(damage) = done.damage {
+            self.set_point_state(&item, point, PointState::Damaged).await?;
+            events.send(Event::Warning(damage));
         }
         if let Some(warning) = failed(&item, point, &done.boot) {
             events.send(Event::Warning(warning));
@@ -76,14 +81,26 @@ impl Control {
             let Some(Stored { mut doc, version }) = tx.get::<PointDoc>(&id).await? else {
                 return Ok(());
             };
-            doc.point.boot = Some(boot.clone());
+            let before = doc.point.boot.replace(boot.clone());
             tx.update(&doc, version).await?;
-            let Some((newest, boot)) = newest_booted(tx, item.id).await? else { return Ok(()) };
-            if newest != point {
+            let is_protected = tx.get::<ItemDoc>(&item.id.to_string()).await?;
+            let is_protected = is_protected.is_some_and(|found| found.doc.is_active());
+            if !is_protected || doc.point.state == PointState::SoftDeleted {
                 return Ok(());
             }
-            let Some(error) = failed(item, newest, &boot) else {
-                return alerts::resolve(tx, Rule::BootFailed, item, now).await;
+            let booted = booted(tx, item.id).await?;
+            let Some((newest, boot)) = booted.first() else { return Ok(()) };
+            if *newest != point {
+                return Ok(());
+            }
+            let Some(error) = failed(item, point, boot) else {
+                // One of which less was asked than another has failed at proves nothing.
+                let others = booted.iter().skip(1).map(|(_, boot)| boot).chain(&before);
+                return if is_as_good(boot, others) {
+                    alerts::resolve(tx, Rule::BootFailed, item, now).await
+                } else {
+                    Ok(())
+                };
             };
             let what = Happening {
                 rule: Rule::BootFailed,
@@ -99,16 +116,26 @@ impl Control {
     }
 }
 
-/// The newest point of an item that was booted.
-async fn newest_booted(tx: &mut Tx, item: ItemId) -> Result<Option<(PointId, PointBoot)>> {
+/// Whether a machine that passed came as far as the verification before it, which failed, had expected. What only a
+/// request brings about does not count.
+fn is_as_good<'a>(passed: &PointBoot, others: impl Iterator<Item = &'a PointBoot>) -> bool {
+    let before = others.filter(|other| other.begun < passed.begun);
+    let last = before.filter(|other| other.outcome == BootOutcome::Failed);
+    let Some(last) = last.max_by_key(|other| other.begun) else { return true };
+    passed.reached >= Some(last.expected.min(BootStep::Agent))
+}
+
+/// The points of an item that were booted, the newest first.
+async fn booted(tx: &mut Tx, item: ItemId) -> Result<Vec<(PointId, PointBoot)>> {
     let of_item = Filter::all().eq("item", item.to_string());
     let query = Query::new(of_item).descending("time").limit(POINTS);
     let points = tx.list::<PointDoc>(&query).await?.items.into_iter();
-    let mut booted = points.filter_map(|stored| {
+    let booted = points.filter(|stored| stored.doc.point.state != PointState::SoftDeleted);
+    let booted = booted.filter_map(|stored| {
         let point = stored.doc.point;
         point.boot.map(|boot| (point.id, boot))
     });
-    Ok(booted.next())
+    Ok(booted.collect())
 }
 
 /// That a machine did not come as far as it has to, if it did not.

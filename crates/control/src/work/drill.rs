@@ -1,6 +1,6 @@
 //! A drill: the order that is given, and what becomes of the job, of the points and of the vault's alert.
 
-use strongroom_api::{self as api, DrillWanted, ErrorBody, PointState};
+use strongroom_api::{self as api, DrillWanted, ErrorBody, JobKind, JobState, PointState};
 use strongroom_base::{HostId, ItemId, JobId, PointId, VaultId, message};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_orders::{DrillOrder, Watch};
@@ -11,7 +11,7 @@ use crate::{
     error::{ControlError, Result},
     jobs::Event,
     lookup::named,
-    model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
+    model::{HostDoc, ItemDoc, JobDoc, PointDoc, Spec, VaultDoc},
     service::Control,
 };
 
@@ -53,11 +53,11 @@ impl Control {
         let failed = (!done.failed.is_empty()).then(|| {
             ErrorBody::from(message!(
                 DRILL_FAILED,
-                "{machines} did not work as they have to in the drill",
+                "machines that did not work as they have to: {machines}",
                 machines = done.failed.join(", ")
             ))
         });
-        self.alert_of_drill(&vault.vault, &host, failed.as_ref(), job).await?;
+        self.alert_of_drill(&vault.vault, &host, failed.as_ref(), job, items).await?;
         if let Some(warning) = failed {
             events.send(Event::Warning(warning));
         }
@@ -70,6 +70,7 @@ impl Control {
         host: &api::Host,
         failed: Option<&ErrorBody>,
         job: JobId,
+        items: &[ItemId],
     ) -> Result<()> {
         let now = self.now();
         let subject = format!("{} on {}", vault.name, host.name);
@@ -85,10 +86,39 @@ impl Control {
             };
             match failed {
                 Some(_) => alerts::raise(self, tx, what, now).await,
-                None => alerts::resolve_key(tx, &what.key(), now).await,
+                None if retries_all(tx, vault.id, host.id, job, items).await? => {
+                    alerts::resolve_key(tx, &what.key(), now).await
+                }
+                None => Ok(()),
             }
         })
     }
+}
+
+/// Whether a drill has all machines of the last one before it that failed, as far as they are protected still.
+async fn retries_all(
+    tx: &mut ReadTx,
+    vault: VaultId,
+    host: HostId,
+    job: JobId,
+    items: &[ItemId],
+) -> Result<bool> {
+    let filter = Filter::all()
+        .eq("kind", JobKind::Drill.name())
+        .eq("vault", vault.to_string())
+        .eq("host", host.to_string())
+        .eq("state", JobState::CompletedWithWarnings.name());
+    let last = Query::new(filter).descending("created").limit(2);
+    let last = tx.list::<JobDoc>(&last).await?.items.into_iter().map(|stored| stored.doc);
+    let Some(last) = last.into_iter().find(|doc| doc.job.id != job) else { return Ok(true) };
+    let Spec::Drill { items: before, .. } = last.spec else { return Ok(true) };
+    for item in before {
+        let found = tx.get::<ItemDoc>(&item.to_string()).await?;
+        if found.is_some_and(|found| found.doc.is_active()) && !items.contains(&item) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// An item and its newest point in the vault, of a time if one is wanted.

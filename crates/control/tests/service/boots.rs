@@ -2,7 +2,8 @@
 
 use strongroom_api::{
     AlertState, BackupNow, BootOutcome, BootPolicy, BootStep, BootWanted, BootWhen, Job, JobKind,
-    JobState, PolicyUpdate, RecoveryPoint, Restore, RestoreMachine, Trigger,
+    JobState, PointState, PolicyUpdate, RecoveryPoint, Restore, RestoreMachine, StopMode,
+    StopProtection, Trigger,
 };
 use strongroom_base::codes;
 use strongroom_catalog::testing::{Bed, on_both_databases};
@@ -13,11 +14,16 @@ use crate::world::{DAY, HOUR, World, refusal};
 on_both_databases! {
     a_point_is_booted_and_says_so,
     a_point_that_does_not_boot_is_an_alert_until_a_newer_one_boots,
+    each_verification_is_carried_out,
+    a_pass_of_which_less_was_asked_ends_no_alert,
+    a_new_point_or_policy_is_not_waited_for,
+    what_is_deleted_is_not_booted,
     a_policy_boots_every_point_in_order,
     a_policy_boots_the_newest_only,
     a_policy_boots_once_a_week,
     a_verification_that_cannot_be_made_is_not_repeated_at_once,
     a_backup_does_not_wait_for_a_verification,
+    a_point_whose_data_is_damaged_is_damaged,
     what_cannot_be_booted_is_refused,
 }
 
@@ -132,6 +138,80 @@ async fn a_point_that_does_not_boot_is_an_alert_until_a_newer_one_boots(bed: Bed
     assert_eq!(boots(&world).await.len(), 3);
 }
 
+async fn each_verification_is_carried_out(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    let ask = |port| BootWanted { ports: vec![port], ..BootWanted::default() };
+    for port in [1, 2] {
+        let begun = world.control.verify_boot(&world.admin, "web", "latest", ask(port)).await;
+        begun.expect("begins");
+    }
+    world.settle().await;
+    let mut ports: Vec<_> =
+        world.shared.outside().booted.iter().map(|(_, wanted)| wanted.ports[0]).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, [1, 2]);
+}
+
+async fn a_pass_of_which_less_was_asked_ends_no_alert(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    world.shared.outside().boots_fail.push_back(Some("agent: it never answered"));
+    boot(&world, BootWanted::default()).await;
+    assert_eq!(firing(&world).await, 1);
+    let little = BootWanted { expect: Some(BootStep::PowerOn), ..BootWanted::default() };
+    world.pass(60);
+    boot(&world, little.clone()).await;
+    assert_eq!(firing(&world).await, 1);
+    world.pass(60);
+    boot(&world, BootWanted::default()).await;
+    assert_eq!(firing(&world).await, 0);
+}
+
+async fn a_new_point_or_policy_is_not_waited_for(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    policy(&world, BootWhen::Newest).await;
+    let fail = |code| world.shared.outside().host_fails = code;
+    for again in [false, true] {
+        world.pass(60);
+        world.backup("web").await;
+        fail(Some(&codes::HOST_UNAVAILABLE));
+        house(&world).await;
+        fail(None);
+        house(&world).await;
+        // Of a point that could not be booted now nothing is tried.
+        assert_eq!(booted(&world).len(), usize::from(again));
+        if again {
+            world.backup("web").await;
+        } else {
+            world.pass(60);
+            policy(&world, BootWhen::Newest).await;
+        }
+        house(&world).await;
+        assert_eq!(booted(&world).len(), usize::from(again) + 1);
+    }
+}
+
+async fn what_is_deleted_is_not_booted(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    world.shared.outside().boots_fail.push_back(Some("agent: it never answered"));
+    let begun =
+        world.control.verify_boot(&world.admin, "web", "latest", BootWanted::default()).await;
+    begun.expect("begins");
+    let stop = StopProtection { mode: StopMode::DeleteData };
+    world.control.stop_protection(&world.admin, "web", stop).await.expect("stops");
+    world.settle().await;
+    assert_eq!(firing(&world).await, 0);
+    let begun =
+        world.control.verify_boot(&world.admin, "web", "latest", BootWanted::default()).await;
+    assert_eq!(refusal(begun), "item.soft_deleted");
+}
+
 async fn a_policy_boots_every_point_in_order(bed: Bed) {
     let world = World::new(bed).await;
     world.protected("web").await;
@@ -225,6 +305,17 @@ async fn a_backup_does_not_wait_for_a_verification(bed: Bed) {
     backup.expect("it is free");
     world.settle().await;
     assert_eq!((boots(&world).await.len(), booted(&world).len()), (1, 1));
+}
+
+async fn a_point_whose_data_is_damaged_is_damaged(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    world.shared.outside().boot_damage = Some(&codes::STORE_CORRUPT);
+    let job = boot(&world, BootWanted::default()).await;
+    assert_eq!(job.state, JobState::CompletedWithWarnings);
+    assert_eq!(job.warnings[0].code, codes::STORE_CORRUPT);
+    assert_eq!(newest(&world).await.state, PointState::Damaged);
 }
 
 async fn what_cannot_be_booted_is_refused(bed: Bed) {

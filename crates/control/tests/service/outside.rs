@@ -96,6 +96,8 @@ pub(crate) struct Outside {
     pub(crate) transfers_unheard: u32,
     /// Why the next boots do not come far enough, in order; none is success.
     pub(crate) boots_fail: VecDeque<Option<&'static str>>,
+    /// What the next boot finds damaged data with.
+    pub(crate) boot_damage: Option<&'static Code>,
     /// What the boots of points were asked for, in order.
     pub(crate) booted: Vec<(PointId, BootWanted)>,
     /// What makes the next backup's point suspect.
@@ -465,18 +467,19 @@ impl Agent for Host {
         }
         outside.open(&order.vault)?.point(&order.item, order.point)?;
         let kept = outside.open(&order.vault)?.boots.get(&order.point).cloned();
-        let kept = kept.filter(|(boot, _)| boot.begun >= order.since);
+        let kept = kept.filter(|(boot, _)| boot.job == Some(order.job));
         let (boot, evidence) = if let Some(kept) = kept {
             kept
         } else {
             let reason = outside.boots_fail.pop_front().flatten();
             outside.booted.push((order.point, order.wanted.clone()));
             let is_good = reason.is_none();
+            let expected = order.wanted.expect.unwrap_or(BootStep::Agent);
             let boot = PointBoot {
                 outcome: if is_good { BootOutcome::Passed } else { BootOutcome::Failed },
                 begun: self.0.clock.now(),
-                expected: BootStep::Agent,
-                reached: Some(if is_good { BootStep::Agent } else { BootStep::Kernel }),
+                expected,
+                reached: Some(if is_good { expected } else { BootStep::PowerOn }),
                 reached_ms: Some(6500),
                 reason: reason.map(str::to_owned),
                 job: Some(order.job),
@@ -491,7 +494,8 @@ impl Agent for Host {
             kept
         };
         watch.task(TaskName::Boot, TaskState::Completed, None);
-        Ok(BootDone { boot, warnings: Vec::new(), report: evidence.report })
+        let damage = outside.boot_damage.take().map(|code| *error(code));
+        Ok(BootDone { boot, damage, warnings: Vec::new(), report: evidence.report })
     }
 
     fn drill(&self, order: &DrillOrder, watch: &Watch) -> Result<DrillDone> {
@@ -499,10 +503,8 @@ impl Agent for Host {
         goes_on(watch)?;
         let (mut boots, mut failed) = (Vec::new(), Vec::new());
         for (item, point) in &order.points {
-            let since = self.0.clock.now();
             let boot = BootOrder {
                 job: order.job,
-                since,
                 vault: order.vault.clone(),
                 item: item.clone(),
                 point: *point,

@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{BLOCK_SIZE_U64, Cancel, Consistency, PointId, Stage, words};
+use strongroom_base::{BLOCK_SIZE_U64, Cancel, Consistency, JobId, PointId, Stage, words};
 use strongroom_engine::Progress;
 use strongroom_export::{
     BlockCache, DEFAULT_CACHE, Export, PointDisk, Shown, Trace, TraceRecorder,
@@ -71,6 +71,8 @@ const TRACE: Duration = Duration::from_mins(10);
 const PING: Duration = Duration::from_secs(2);
 /// How long a machine that is stuck may still write why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long before its end, in seconds, a verification gives up on services, so that it can say which are missing.
+const LAST_ANSWER: f64 = 2.0;
 /// The least room that overlays need.
 const FREE: u64 = 8 << 20;
 /// How many earlier verifications count.
@@ -107,6 +109,8 @@ pub struct BootRequest {
     pub reader: Option<ReaderCommand>,
     /// The group of machines that it stays with.
     pub together: Option<Together>,
+    /// The job of the service that asks for it.
+    pub job: Option<JobId>,
     /// Where things are.
     pub places: Places,
 }
@@ -175,6 +179,7 @@ pub fn verify(
         item: point.item.clone(),
         machine: old.name.clone(),
         host: connection.hostname()?,
+        job: request.job,
         begun,
         verdict: if reason.is_none() { BootVerdict::Passed } else { BootVerdict::Failed },
         expected,
@@ -229,13 +234,15 @@ fn expectation(
     let of_others = passed.filter(|boot| boot.recovery_point != point).take(HISTORY);
     // What only a request brings about is no habit.
     let habits = of_others.filter_map(|boot| boot.reached).map(|rung| rung.min(Rung::Agent));
-    if let Some(rung) = habits.max() {
-        return (rung, ExpectedBy::History);
-    }
-    match consistency {
+    let least = match consistency {
         // Its agent froze it.
         Consistency::Application | Consistency::FileSystem => (Rung::Agent, ExpectedBy::Agent),
         Consistency::Crash | Consistency::Unknown => (Rung::Kernel, ExpectedBy::Default),
+    };
+    // A verification of which little was asked makes nobody content with little.
+    match habits.max() {
+        Some(rung) if rung >= least.0 => (rung, ExpectedBy::History),
+        _ => least,
     }
 }
 
@@ -680,7 +687,7 @@ impl Started<'_> {
                     let reason = format!("all {} that were asked for are there", all.len());
                     ladder.reach(Rung::Services, Some(seconds()), reason);
                 }
-                Err(reason) if seconds() < request.timeout.as_secs_f64() / 2.0 => {
+                Err(reason) if seconds() < request.timeout.as_secs_f64() - LAST_ANSWER => {
                     tracing::debug!(reason, "not yet");
                     return false;
                 }
@@ -756,6 +763,12 @@ mod tests {
         let history = [passed('A', Rung::Login), passed('B', Rung::Kernel), failed];
         let found = expectation(id('N'), crash, &history, None);
         assert_eq!(found, (Rung::Login, ExpectedBy::History));
+        // Of one that passed less was asked.
+        let little = [passed('A', Rung::Firmware)];
+        let found = expectation(id('N'), frozen, &little, None);
+        assert_eq!(found, (Rung::Agent, ExpectedBy::Agent));
+        let found = expectation(id('N'), crash, &little, None);
+        assert_eq!(found, (Rung::Kernel, ExpectedBy::Default));
         let history = [passed('A', Rung::Script), passed('N', Rung::Script)];
         let found = expectation(id('N'), crash, &history, None);
         assert_eq!(found, (Rung::Agent, ExpectedBy::History));

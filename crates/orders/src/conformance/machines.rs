@@ -1,6 +1,5 @@
 //! Machines: what an [`Agent`](crate::Agent) must do with them.
 
-use jiff::Timestamp;
 use strongroom_api::{
     BootOutcome, BootStep, BootWanted, Report, Restore, RestoreDecision, RestoreMachine, Source,
 };
@@ -69,7 +68,6 @@ impl Suite<'_> {
         }
         let boot = BootOrder {
             job: Self::job(),
-            since: Timestamp::UNIX_EPOCH,
             vault: vault.clone(),
             item: done.point.item.clone(),
             point: done.point.id,
@@ -82,6 +80,9 @@ impl Suite<'_> {
         let again = self.agent().verify_boot(&boot, &Watch::silent())?;
         self.same(&again.boot, &booted.boot, "given again, it is not booted again")?;
         let kept = kept(done.point.id)?;
+        let other = BootOrder { job: Self::job(), ..boot.clone() };
+        let anew = self.agent().verify_boot(&other, &Watch::silent())?;
+        self.same(&anew.boot.job, &Some(other.job), "another order is carried out")?;
         self.same(&kept.map(|kept| kept.report), &Some(booted.report), "the report is kept")?;
         let decision = RestoreDecision::Accept;
         let finish = FinishOrder { order: Self::once(), machine: uuid.clone(), decision };

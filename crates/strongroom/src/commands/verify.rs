@@ -9,8 +9,9 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use strongroom_api::{BootWanted, ErrorBody, NotAWord};
-use strongroom_base::{Code, Kind, PointId, codes, message};
+use strongroom_agent::boot_damage;
+use strongroom_api::{BootWanted, NotAWord};
+use strongroom_base::{Kind, PointId};
 use strongroom_hypervisor::Scope;
 use strongroom_machine::{
     Boot,
@@ -18,8 +19,7 @@ use strongroom_machine::{
     boots, boots_of, keep_boot,
 };
 use strongroom_reports::{
-    BootDamage, BootPicture, BootReport, BootSummary, BootVerdict, ExpectedBy, Rung, RungOutcome,
-    RungReport,
+    BootPicture, BootReport, BootSummary, BootVerdict, ExpectedBy, Rung, RungOutcome, RungReport,
 };
 use strongroom_vault::Vault;
 
@@ -130,6 +130,7 @@ impl StartArgs {
             folder,
             writes_max: self.writes_max,
             together: None,
+            job: None,
             reader: Some(restore_files::reader()?),
             places: hosts::places(scope),
         })
@@ -325,7 +326,7 @@ fn warn_of_picture(context: &Context, report: &BootReport) {
 /// The failure of a verification that did not pass.
 pub(super) fn ended(report: &BootReport) -> Result<(), Failure> {
     if let Some(damage) = &report.damage {
-        return Err(FaceError::Answered(Box::new(damaged(damage))).into());
+        return Err(FaceError::Answered(Box::new(boot_damage(damage))).into());
     }
     match &report.reason {
         None => Ok(()),
@@ -336,17 +337,6 @@ pub(super) fn ended(report: &BootReport) -> Result<(), Failure> {
         }
         .into()),
     }
-}
-
-/// The error of stored data that is damaged: that which a restore of it has.
-fn damaged(damage: &BootDamage) -> ErrorBody {
-    let BootDamage { step, disk, code, reason } = damage;
-    let code = Code::named(code).unwrap_or(&codes::STORE_CORRUPT);
-    let message =
-        message!((code), "disk {disk} of the recovery point cannot be read", disk = disk.as_str());
-    let mut body = ErrorBody::from(message);
-    body.causes = vec![reason.clone(), format!("it was found at the step {step}")];
-    body
 }
 
 /// What to do when such work is stopped: nothing of it is kept.

@@ -193,7 +193,8 @@ impl BootPolicyArgs {
 }
 
 fn boot_step(text: &str) -> Result<BootStep, String> {
-    let rung = step(text)?;
+    let rung = step(text)
+        .map_err(|_| "it is one of power-on, firmware, kernel, login, agent".to_owned())?;
     rung.name().parse().map_err(|error: NotAWord| error.to_string())
 }
 
