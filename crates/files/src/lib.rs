@@ -27,6 +27,7 @@ mod fat;
 mod luks;
 mod lvm;
 mod machine;
+mod md;
 mod ntfs;
 mod partitions;
 mod probe;

@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 
 use crate::{
     bytes::Le,
-    exfat, luks, ntfs,
+    exfat, luks,
+    md::{self, MEMBER},
+    ntfs,
     source::{ReadAt, bytes_at},
     tree::Fault,
 };
@@ -47,6 +49,10 @@ pub enum Reader {
 
 /// What is on it; none if nothing known is.
 pub fn probe(disk: &dyn ReadAt) -> Option<Found> {
+    // First: the beginning of a member may be that of a file system, and older than the array's.
+    if md::member(disk).is_some() {
+        return Some(refused(MEMBER, "it is a part of an array (Linux RAID)"));
+    }
     let head = bytes_at(disk, 0, 4096).or_else(|| bytes_at(disk, 0, 512))?;
     let le = Le(&head);
     if le.has(0, b"LUKS\xba\xbe") {
@@ -94,8 +100,6 @@ fn other(disk: &dyn ReadAt, head: &Le) -> Option<Found> {
         ("reiserfs", "no reader for ReiserFS is in this version")
     } else if at(4096 - 10, b"SWAPSPACE2") {
         ("swap", "it is swap space")
-    } else if at(4096, &[0xfc, 0x4e, 0x2b, 0xa9]) {
-        ("linux_raid_member", "it is a part of an array (Linux RAID)")
     } else if at(32769, b"BEA01") {
         ("udf", "no reader for UDF is in this version")
     } else if at(32769, b"CD001") {
@@ -103,8 +107,12 @@ fn other(disk: &dyn ReadAt, head: &Le) -> Option<Found> {
     } else {
         return None;
     };
+    Some(refused(kind, reason))
+}
+
+fn refused(kind: &'static str, reason: &'static str) -> Found {
     let reader = Err(Fault::unsupported(reason));
-    Some(Found { kind, label: None, uuid: None, reader, notes: Vec::new() })
+    Found { kind, label: None, uuid: None, reader, notes: Vec::new() }
 }
 
 /// Features of ext2, ext3 and ext4 that change how it is read, by their names in `dumpe2fs`.
@@ -412,5 +420,21 @@ mod tests {
             assert_eq!((found.kind, found.reader.is_err()), (kind, true));
         }
         assert_eq!(probe(&vec![0; 1 << 17]), None);
+    }
+
+    /// A half of a mirror of the format 1.0 begins as its file system does, and may be the older half.
+    #[test]
+    fn a_member_of_an_array_is_none_of_its_file_system() {
+        let mut disk = vec![0; 1 << 20];
+        disk[..4].copy_from_slice(b"hsqs");
+        let sector: u64 = (1 << 20) / 512 - 16;
+        let head = &mut disk[(1 << 20) - 8192..];
+        head[..8].copy_from_slice(&[0xfc, 0x4e, 0x2b, 0xa9, 1, 0, 0, 0]);
+        head[144..152].copy_from_slice(&sector.to_le_bytes());
+        let found = probe(&disk).expect("a member");
+        assert_eq!((found.kind, found.reader.is_err()), (MEMBER, true));
+        // One that lies elsewhere than it says was left by something else.
+        disk[(1 << 20) - 8192 + 144] ^= 8;
+        assert_eq!(probe(&disk).expect("a file system").kind, "squashfs");
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     fat::Fat,
     luks,
     lvm::{self, Logical},
+    md,
     ntfs::Ntfs,
     partitions,
     probe::{Member, Reader, btrfs_member, probe},
@@ -215,7 +216,9 @@ fn unread() -> Fault {
 fn of_disk(index: u32, disk: &Arc<dyn ReadAt>) -> Vec<Surveyed> {
     let index = Some(index);
     let mut whole = volume(index, Arc::clone(disk), None, 0, disk.size());
-    if whole.volume.file_system.is_some() {
+    // A superblock of the format 0.90 at the end may be that of the last partition.
+    let may_be_of_partition = md::member(&**disk).is_some_and(|member| member.version == "0.90");
+    if whole.volume.file_system.is_some() && !may_be_of_partition {
         return vec![whole];
     }
     let watched = Watched::new(Arc::clone(disk));

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     child::{Volumes, no_volume},
+    md::{self, MEMBER},
     probe::probe,
     secret::{Secret, Unlocked},
     source::{ReadAt, check_within, length},
@@ -31,9 +32,8 @@ use crate::{
 };
 
 const LVM: &str = "/sbin/lvm";
-/// What `lvm` calls a part of a group, and Linux RAID one of an array.
+/// What `lvm` calls a part of a group.
 const PHYSICAL: &str = "LVM2_member";
-const MEMBER: &str = "linux_raid_member";
 const PERSONALITIES: [&str; 7] =
     ["md_mod", "linear", "md_linear", "raid0", "raid1", "raid10", "raid456"];
 const TARGETS: [&str; 10] = [
@@ -225,7 +225,7 @@ fn assemble(volumes: &[(Volume, Option<String>)], drivers: &mut Drivers) -> Vec<
     for (index, (volume, name)) in volumes.iter().enumerate() {
         let Some(name) = name.as_deref().filter(|_| volume.logical.is_none()) else { continue };
         let Ok(device) = Device::open(name) else { continue };
-        if let Some(member) = arrays::member(&*device) {
+        if let Some(member) = md::member(&*device) {
             members.push((index, name.to_owned(), member));
         }
     }
