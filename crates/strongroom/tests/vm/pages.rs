@@ -90,7 +90,7 @@ fn the_page_about_booting_works() {
         ("/srv/audit", folder(&host, "audit")),
     ];
     let session = Session { lab: &host.lab, page: &page, environment, replaced };
-    session.run(&read("docs/use/verify.md"));
+    session.run_parts(&page.parts().iter().map(String::as_str).collect::<Vec<_>>());
     page.assert_all_run();
 }
 
