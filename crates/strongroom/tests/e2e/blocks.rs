@@ -101,6 +101,7 @@ const WHO: &[(&str, &str, By)] = &[
     ("docs/use/storage.md", "/var/lib/strongroom/storage", BLOBS),
     ("docs/use/storage.md", "/srv/", Test("the_page_of_two_servers_works")),
     ("docs/use/storage.md", "", Test("the_page_of_storage_accounts_works")),
+    ("docs/use/verify.md", "latest --wait", SERVICE_VM),
     ("docs/use/verify.md", "policy set", SERVICE_VM),
     ("docs/use/verify.md", "vault update", SERVICE_VM),
     ("docs/use/verify.md", "", Test("the_page_about_booting_works")),
