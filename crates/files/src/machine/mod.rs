@@ -89,8 +89,8 @@ impl Default for MachineLimits {
 /// How a machine that reads is started.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// The process that becomes QEMU: a program that calls [`launch`], and nothing else. The same program is
-    /// what the machine runs, where it is process 1, and has to call [`guest`].
+    /// The process that becomes QEMU: a program that calls [`launch()`], and nothing else. The same program is
+    /// what the machine runs, where it is process 1, and has to call [`guest()`].
     pub command: ReaderCommand,
     /// The argument by which the program knows that it is process 1 of a machine.
     pub guest: String,
