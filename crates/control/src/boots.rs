@@ -52,26 +52,11 @@ impl BootSight {
 }
 
 /// What of an item is not booted yet.
-#[derive(Clone, Copy)]
 enum Waits {
-    /// All may be booted.
-    Nothing,
     /// A verification is at work.
     All,
-    /// The verification of this point could not be made a short time ago.
-    Point(PointId),
-}
-
-impl Waits {
-    fn is_of(self, point: PointId) -> bool {
-        matches!(self, Self::Point(waiting) if waiting == point)
-    }
-
-    /// The points that a rule chooses from: the one that waits does not hold up those after it.
-    fn left_of(self, rule: BootRule, points: &[BootablePoint]) -> Vec<BootablePoint> {
-        let is_every = matches!(rule, BootRule::EveryPoint(_));
-        points.iter().filter(|point| !is_every || !self.is_of(point.id)).copied().collect()
-    }
+    /// The verifications of these points could not be made a short time ago.
+    Points(HashSet<PointId>),
 }
 
 /// An item whose policy wants a point booted.
@@ -221,10 +206,9 @@ impl Control {
                 if !item.is_active() || !is_machine {
                     continue;
                 }
-                let waits = self.boot_waits(&item, policy, now).await?;
-                if matches!(waits, Waits::All) {
+                let Waits::Points(waiting) = self.boot_waits(&item, policy, now).await? else {
                     continue;
-                }
+                };
                 let good = Filter::all()
                     .eq("item", item.item.id.to_string())
                     .eq("state", PointState::Restorable.name());
@@ -235,9 +219,12 @@ impl Control {
                     .filter(|doc| doc.is_in_vault())
                     .map(|doc| bootable(&doc.point))
                     .collect();
-                let ready = waits.left_of(rule, &points);
-                if let Some(point) = to_boot(rule, &ready, now).filter(|point| !waits.is_of(*point))
-                {
+                // One that waits does not hold up those after it; a newest one that waits is still the newest.
+                let is_every = matches!(rule, BootRule::EveryPoint(_));
+                let ready = points.iter().filter(|point| !is_every || !waiting.contains(&point.id));
+                let ready: Vec<_> = ready.copied().collect();
+                let chosen = to_boot(rule, &ready, now);
+                if let Some(point) = chosen.filter(|point| !waiting.contains(point)) {
                     let last = points.iter().filter_map(|point| point.booted).max();
                     candidates.push(Candidate { item, point, wanted: wanted.clone(), last });
                 }
@@ -259,18 +246,20 @@ impl Control {
         let of_item = Filter::all()
             .eq("item", item.item.id.to_string())
             .eq("kind", JobKind::VerifyBoot.name());
-        let last = Query::new(of_item).descending("created").limit(1);
-        let last = self.catalog.list::<JobDoc>(&last).await?.items.into_iter().next();
-        let Some(Stored { doc: JobDoc { job, .. }, .. }) = last else { return Ok(Waits::Nothing) };
-        let Some(ended) = job.ended else { return Ok(Waits::All) };
-        let is_bad = matches!(job.state, JobState::Failed | JobState::Cancelled);
-        let is_fresh = now.duration_since(ended).abs() < PAUSE;
-        // What was wrong may be right now.
-        let is_as_asked = policy.boot_changed.is_none_or(|changed| changed <= job.created);
-        Ok(match job.recovery_point {
-            Some(point) if is_bad && is_fresh && is_as_asked => Waits::Point(point),
-            _ => Waits::Nothing,
-        })
+        let last = Query::new(of_item).descending("created").limit(POINTS);
+        let jobs = self.catalog.list::<JobDoc>(&last).await?.items;
+        let mut points = HashSet::new();
+        for Stored { doc: JobDoc { job, .. }, .. } in jobs {
+            let Some(ended) = job.ended else { return Ok(Waits::All) };
+            let is_bad = matches!(job.state, JobState::Failed | JobState::Cancelled);
+            let is_fresh = now.duration_since(ended).abs() < PAUSE;
+            // What was wrong may be right now.
+            let is_as_asked = policy.boot_changed.is_none_or(|changed| changed <= job.created);
+            if is_bad && is_fresh && is_as_asked {
+                points.extend(job.recovery_point);
+            }
+        }
+        Ok(Waits::Points(points))
     }
 
     /// Writes a verification down. It does not take the item's turn: a backup must not wait for it.

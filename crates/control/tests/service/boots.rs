@@ -17,6 +17,7 @@ on_both_databases! {
     each_verification_is_carried_out,
     a_pass_of_which_less_was_asked_ends_no_alert,
     a_new_point_or_policy_is_not_waited_for,
+    points_that_cannot_be_booted_do_not_take_turns,
     what_is_deleted_is_not_booted,
     a_policy_boots_every_point_in_order,
     a_policy_boots_the_newest_only,
@@ -193,6 +194,23 @@ async fn a_new_point_or_policy_is_not_waited_for(bed: Bed) {
         house(&world).await;
         assert_eq!(booted(&world).len(), usize::from(again) + 1);
     }
+}
+
+async fn points_that_cannot_be_booted_do_not_take_turns(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    policy(&world, BootWhen::EveryPoint).await;
+    for _ in 0..2 {
+        world.pass(60);
+        world.backup("web").await;
+    }
+    world.shared.outside().host_fails = Some(&codes::HOST_UNAVAILABLE);
+    for _ in 0..4 {
+        house(&world).await;
+    }
+    let jobs = boots(&world).await;
+    assert_eq!(jobs.len(), 2, "{jobs:?}");
+    assert!(jobs.iter().all(|job| job.state == JobState::Failed), "{jobs:?}");
 }
 
 async fn what_is_deleted_is_not_booted(bed: Bed) {
