@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use strongroom_api::{
-    self as api, BootPolicy, BootWanted, BootWhen, JobKind, JobState, PointState, ProtectionState,
-    RecoveryPoint, Report, Trigger,
+    self as api, BootPolicy, BootWanted, BootWhen, JobKind, JobState, PointState, RecoveryPoint,
+    Report, Trigger,
 };
 use strongroom_base::{HostId, JobId, PointId, message};
 use strongroom_catalog::{Document as _, Filter, Query, Stored, Tx};
@@ -19,9 +19,10 @@ use strongroom_policy::{BootRule, BootablePoint, to_boot};
 use crate::{
     audit,
     error::{ControlError, Result},
+    items::check_not_deleted,
     lookup::{check_active, find_item, no_item, vault_of},
     model::{ItemDoc, JobDoc, PointDoc, PolicyDoc, Spec},
-    points::find_point,
+    points::{check_restorable, find_point},
     rights::{Caller, Operation, Target},
     service::Control,
     sources,
@@ -312,26 +313,10 @@ fn none_of(item: &api::Item, point: PointId) -> ControlError {
     ))
 }
 
-/// Refuses an item that is deleted.
-pub(crate) fn check_not_deleted(item: &api::Item) -> Result<()> {
-    if item.state != ProtectionState::SoftDeleted {
-        return Ok(());
-    }
-    Err(ControlError::from(message!(ITEM_SOFT_DELETED, "{item} is deleted", item = item.name)))
-}
-
 /// What is to be proved is what the vault has: a point that is only near its source is not booted.
 fn check_point(doc: &PointDoc) -> Result<()> {
     let point = &doc.point;
-    if point.state != PointState::Restorable {
-        let message = message!(
-            POINT_NOT_RESTORABLE,
-            "the recovery point {point} is {state}",
-            point = point.id,
-            state = point.state.in_words()
-        );
-        return Err(ControlError::from(message));
-    }
+    check_restorable(point)?;
     if !doc.is_in_vault() {
         let message = message!(
             POINT_SNAPSHOT_ONLY,

@@ -15,8 +15,8 @@ use strongroom_catalog::{Filter, Query, ReadTx, Tx};
 
 use crate::{
     audit,
-    boots::check_not_deleted,
     error::{ControlError, Result},
+    items::check_not_deleted,
     lookup::{check_active, find_host, find_item, find_vault, no_vault},
     model::{ItemDoc, JobDoc, Spec, VaultDoc},
     rights::{Caller, Operation, Target},

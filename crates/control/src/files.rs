@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use strongroom_api::{ErrorBody, FileListing, FileReport, OfVolume, PointState, PointVolumes};
+use strongroom_api::{ErrorBody, FileListing, FileReport, OfVolume, PointVolumes};
 use strongroom_base::{PointId, codes, message};
 use strongroom_orders::{
     ByteAsk, FileAsk, FileHead, FileSink, FileStream, FilesOf, Leash, ListAsk, PointFiles,
@@ -28,7 +28,7 @@ use crate::{
     audit,
     error::{ControlError, Result},
     lookup::{find_item, no_item, vault_of},
-    points::find_point,
+    points::{check_restorable, find_point},
     rights::{Caller, Operation, Target},
     service::Control,
 };
@@ -266,15 +266,7 @@ impl Control {
             found => found?,
         };
         let (point, in_vault) = (doc.point.clone(), doc.is_in_vault());
-        if point.state != PointState::Restorable {
-            let message = message!(
-                POINT_NOT_RESTORABLE,
-                "the recovery point {point} is {state}",
-                point = point.id,
-                state = point.state.in_words()
-            );
-            return Err(ControlError::from(message));
-        }
+        check_restorable(&point)?;
         let (name, target) = (of.name.clone(), format!("{}/{}", of.name, point.id));
         let files = match point.snapshot.as_ref().filter(|_| !in_vault) {
             Some(copy) => {

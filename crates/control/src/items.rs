@@ -116,7 +116,8 @@ pub(crate) fn check_free(item: &Item) -> Result<()> {
     }
 }
 
-fn check_not_deleted(item: &Item) -> Result<()> {
+/// Refuses an item that is deleted.
+pub(crate) fn check_not_deleted(item: &Item) -> Result<()> {
     if item.state != ProtectionState::SoftDeleted {
         return Ok(());
     }

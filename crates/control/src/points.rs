@@ -70,6 +70,19 @@ pub(crate) fn point_doc(
     }
 }
 
+/// Refuses a point that cannot be restored.
+pub(crate) fn check_restorable(point: &RecoveryPoint) -> Result<()> {
+    if point.state == PointState::Restorable {
+        return Ok(());
+    }
+    Err(ControlError::from(message!(
+        POINT_NOT_RESTORABLE,
+        "the recovery point {point} is {state}",
+        point = point.id,
+        state = point.state.in_words()
+    )))
+}
+
 fn no_point(name: &str) -> ControlError {
     let message =
         message!(POINT_NOT_FOUND, "the item has no recovery point {point:?}", point = cut(name));
@@ -239,10 +252,7 @@ impl Control {
             self.check_folder(caller, &restore)?;
             let point = find_point(tx, doc.item.id, point).await?.doc;
             let (point, in_vault) = (point.point.clone(), point.is_in_vault());
-            if point.state != PointState::Restorable {
-                let message = message!(POINT_NOT_RESTORABLE, "the recovery point {point} is {state}", point = point.id, state = point.state.in_words());
-                return Err(ControlError::from(message));
-            }
+            check_restorable(&point)?;
             let host = match &restore {
                 Restore::Machine(machine) => machine.host.as_deref(),
                 Restore::Disks(disks) => disks.host.as_deref(),
